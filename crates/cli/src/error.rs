@@ -1,0 +1,164 @@
+//! From the libraries' errors to one line on standard error and a documented exit code.
+
+use std::error::Error;
+use std::io::{self, Write};
+
+use train::recipe::{self, Origin};
+
+/// The exit codes, as `--help` shows them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  all went well
+  1  internal error
+  2  the command line makes no sense
+  3  bad input data or file
+  4  the model or the recipe does not fit
+  5  a device or library is missing, or out of memory
+  6  the training diverged";
+
+const INTERNAL: u8 = 1;
+const USAGE: u8 = 2;
+const INPUT: u8 = 3;
+const FIT: u8 = 4;
+const DEVICE: u8 = 5;
+const DIVERGED: u8 = 6;
+
+/// A command line that makes no sense.
+#[derive(Debug)]
+pub struct Usage(pub String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Usage {}
+
+/// Prints the error as one line and gives its exit code.
+pub fn report(error: &anyhow::Error) -> u8 {
+    if error.chain().any(reader_is_gone) {
+        return 0;
+    }
+    let _ = writeln!(io::stderr(), "error: {}", line(error));
+    error.chain().find_map(code).unwrap_or(INTERNAL)
+}
+
+/// Prints what clap found wrong as one line, with its tip as a hint; help and version go to standard output.
+pub fn report_usage(error: &clap::Error) -> u8 {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return 0;
+    }
+    let text = error.to_string();
+    let told =
+        text.lines().map(str::trim).take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more"));
+    let (tips, lines): (Vec<&str>, Vec<&str>) =
+        told.filter(|line| !line.is_empty()).partition(|line| line.starts_with("tip:"));
+    let line = lines.join(" ");
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return USAGE;
+    }
+    let _ = writeln!(io::stderr(), "error: {}", line.trim_start_matches("error: "));
+    for tip in tips {
+        let _ = writeln!(io::stderr(), "  hint: {}", tip.trim_start_matches("tip: "));
+    }
+    USAGE
+}
+
+/// The error and its causes in one line; a cause that the line already tells is left out.
+fn line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.is_empty() {
+            line = text;
+        } else if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+    }
+    line
+}
+
+fn reader_is_gone(error: &(dyn Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn code(error: &(dyn Error + 'static)) -> Option<u8> {
+    if error.is::<Usage>() {
+        return Some(USAGE);
+    }
+    (error.downcast_ref().map(of_train))
+        .or_else(|| error.downcast_ref().map(of_recipe))
+        .or_else(|| error.downcast_ref().map(of_data))
+        .or_else(|| error.downcast_ref().map(of_models))
+        .or_else(|| error.downcast_ref().map(of_tensor))
+        .or_else(|| error.downcast_ref().map(of_optim))
+        .or_else(|| error.downcast_ref().map(of_runs))
+}
+
+fn of_train(error: &train::Error) -> u8 {
+    match error {
+        train::Error::Diverged { .. } => DIVERGED,
+        train::Error::TooFewRows { .. } => INPUT,
+        train::Error::Recipe(error) => of_recipe(error),
+        train::Error::Data(error) => of_data(error),
+        train::Error::Model(error) => of_models(error),
+        train::Error::Optimizer(error) => of_optim(error),
+        train::Error::Tensor(error) => of_tensor(error),
+        train::Error::Runs(error) => of_runs(error),
+    }
+}
+
+fn of_recipe(error: &recipe::Error) -> u8 {
+    match error {
+        recipe::Error::Read { .. } | recipe::Error::Syntax { .. } => INPUT,
+        recipe::Error::Vocabulary { .. } => FIT,
+        recipe::Error::Model(error) => of_models(error),
+        recipe::Error::UnknownKey { from, .. } | recipe::Error::Value { from, .. } => {
+            if matches!(from, Origin::Flag(_)) { USAGE } else { FIT }
+        }
+    }
+}
+
+fn of_data(error: &data::Error) -> u8 {
+    match error {
+        data::Error::Mismatch { .. } | data::Error::Zero { .. } => FIT,
+        _ => INPUT,
+    }
+}
+
+fn of_models(error: &models::Error) -> u8 {
+    match error {
+        models::Error::Io { .. } | models::Error::Weights { .. } => INPUT,
+        models::Error::Config { .. } | models::Error::UnknownPreset { .. } => FIT,
+        models::Error::Tensor(error) => of_tensor(error),
+    }
+}
+
+fn of_tensor(error: &tensor::Error) -> u8 {
+    match error {
+        tensor::Error::NoGpu(_)
+        | tensor::Error::NoLibrary { .. }
+        | tensor::Error::Cuda { .. }
+        | tensor::Error::OutOfMemory { .. } => DEVICE,
+        tensor::Error::Token { .. } => INPUT,
+        tensor::Error::Linalg { .. } => DIVERGED,
+        tensor::Error::KernelCompile { .. } | tensor::Error::Shape { .. } => INTERNAL,
+    }
+}
+
+fn of_optim(error: &optim::Error) -> u8 {
+    match error {
+        optim::Error::Unknown { .. } | optim::Error::Setting { .. } => FIT,
+        optim::Error::Tensor(error) => of_tensor(error),
+    }
+}
+
+fn of_runs(error: &runs::Error) -> u8 {
+    match error {
+        runs::Error::Name { .. } | runs::Error::Taken(_) | runs::Error::NoRun { .. } => USAGE,
+        _ => INPUT,
+    }
+}

@@ -1,0 +1,75 @@
+//! Forward pass of Qwen2: pre-norm layers of rotary attention with biases and a gated MLP.
+
+use tensor::Device;
+use tensor::ops::{self, BatchLayout, Cols, Heads, Rope};
+use tensor::params::Param;
+use tensor::tape::{Tape, Var};
+
+use crate::attention::Attention;
+use crate::config::Qwen2Config;
+use crate::error::Result;
+use crate::model::{Handles, check_len};
+
+/// The layers of a Qwen2 model, between embedding and head.
+pub(crate) struct Qwen2 {
+    layers: Vec<Layer>,
+    norm: Param,
+    rope: Rope,
+    eps: f32,
+    max_len: usize,
+}
+
+struct Layer {
+    input_norm: Param,
+    attention: Attention,
+    post_norm: Param,
+    gate: Param,
+    up: Param,
+    down: Param,
+}
+
+impl Qwen2 {
+    pub fn new(config: &Qwen2Config, handles: &Handles, device: &Device, max_len: usize) -> Result<Self> {
+        let heads = Heads {
+            query: config.num_attention_heads,
+            key: config.num_key_value_heads,
+            dim: config.head_dim,
+            scale: (config.head_dim as f32).sqrt().recip(),
+        };
+        let layer = |i: usize| {
+            let at = |name: &str| handles.get(&format!("model.layers.{i}.{name}.weight"));
+            Layer {
+                input_norm: at("input_layernorm"),
+                attention: Attention::new(handles, &format!("model.layers.{i}.self_attn"), heads, true),
+                post_norm: at("post_attention_layernorm"),
+                gate: at("mlp.gate_proj"),
+                up: at("mlp.up_proj"),
+                down: at("mlp.down_proj"),
+            }
+        };
+        Ok(Qwen2 {
+            layers: (0..config.num_hidden_layers).map(layer).collect(),
+            norm: handles.get("model.norm.weight"),
+            rope: Rope::new(device, max_len, config.head_dim, config.rope_theta)?,
+            eps: config.rms_norm_eps as f32,
+            max_len,
+        })
+    }
+
+    /// From the embedded tokens `[R, H]` to the normed last hidden state.
+    pub fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
+        check_len(layout, self.max_len)?;
+        for layer in &self.layers {
+            let normed = ops::rms_norm(tape, &x, &layer.input_norm, self.eps)?;
+            let mixed = layer.attention.forward(tape, &normed, layout, Some(&self.rope))?;
+            x = ops::residual(tape, &x, &mixed, 1.0)?;
+            let normed = ops::rms_norm(tape, &x, &layer.post_norm, self.eps)?;
+            let gate = ops::linear(tape, &normed, &layer.gate, None)?;
+            let up = ops::linear(tape, &normed, &layer.up, None)?;
+            let active = ops::swiglu(tape, &Cols::all(&gate), &Cols::all(&up))?;
+            let y = ops::linear(tape, &active, &layer.down, None)?;
+            x = ops::residual(tape, &x, &y, 1.0)?;
+        }
+        Ok(ops::rms_norm(tape, &x, &self.norm, self.eps)?)
+    }
+}

@@ -1,0 +1,80 @@
+//! AdamW (Loshchilov and Hutter 2019): Adam with decoupled weight decay.
+//!
+//! ```text
+//! m <- b1 m + (1 - b1) g          v <- b2 v + (1 - b2) g^2
+//! w <- w - rate (decay w + (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps))
+//! ```
+
+use tensor::params::Bank;
+use tensor::{DType, Tensor};
+
+use crate::error::Result;
+use crate::kernels::{self, AdamWStep};
+use crate::optimizer::Rule;
+use crate::routing::Route;
+use crate::{Row, Settings};
+
+/// The row of `adamw`: AdamW for all weights, with the settings of the `[optimizer.adamw]` section and the
+/// optimizer's own learning rate.
+pub(crate) const ROW: Row = Row {
+    name: "adamw",
+    about: "AdamW on every weight",
+    keys: &[],
+    state_bytes: 8,
+    route: Route::Everything,
+    build: |_: &Settings, rest, bank| Ok(Box::new(AdamW::new(rest, bank)?)),
+};
+
+/// Hyperparameters of AdamW besides the learning rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWSettings {
+    /// Decay rates of the two moments.
+    pub betas: (f32, f32),
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+}
+
+impl std::default::Default for AdamWSettings {
+    fn default() -> Self {
+        AdamWSettings { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+/// AdamW on one bank.
+pub(crate) struct AdamW {
+    settings: AdamWSettings,
+    first: Tensor,
+    second: Tensor,
+    steps: i32,
+}
+
+impl AdamW {
+    pub(crate) fn new(settings: &AdamWSettings, bank: &Bank) -> Result<Self> {
+        let zeros = || bank.weight.device().zeros(bank.weight.shape(), DType::F32);
+        Ok(AdamW { settings: *settings, first: zeros()?, second: zeros()?, steps: 0 })
+    }
+}
+
+impl Rule for AdamW {
+    fn step(&mut self, bank: &Bank, rate: f32) -> Result<()> {
+        self.steps += 1;
+        let AdamWSettings { betas: (b1, b2), eps, weight_decay } = self.settings;
+        let correct = |beta: f32| (1.0 - f64::from(beta).powi(self.steps)) as f32;
+        kernels::adamw(
+            &bank.weight,
+            &bank.grad,
+            &self.first,
+            &self.second,
+            AdamWStep {
+                b1,
+                b2,
+                eps,
+                keep: 1.0 - rate * weight_decay,
+                rate: rate / correct(b1),
+                root: 1.0 / correct(b2).sqrt(),
+            },
+        )
+    }
+}

@@ -1,0 +1,252 @@
+//! The closing table of a run and the list of runs.
+
+use comfy_table::{CellAlignment, Table, presets};
+use runs::{LossSummary, RunInfo, State};
+
+use crate::format;
+
+/// The characters a table may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Charset {
+    /// Lines from the box-drawing block.
+    #[default]
+    Unicode,
+    /// ASCII alone; anything else becomes `?`.
+    Ascii,
+}
+
+/// `exp(loss)`, the perplexity of a loss in nats per token.
+pub fn perplexity(loss: f64) -> f64 {
+    loss.exp()
+}
+
+/// `loss / ln 2`, a loss in nats per token as bits per token.
+pub fn bits_per_token(loss: f64) -> f64 {
+    loss / std::f64::consts::LN_2
+}
+
+/// What a run prints at its end: its losses beside the floor, then speed, memory, cost and folder.
+///
+/// The distance to the floor is that of the final loss, in nats and in percent of the floor. What is unknown is left out.
+pub fn closing_table(run: &RunInfo, charset: Charset) -> String {
+    let metadata = &run.metadata;
+    let floor = metadata.setup.entropy_floor;
+    let state = match &metadata.state {
+        State::Running => "running".to_owned(),
+        State::Finished => "finished".to_owned(),
+        State::Failed { reason } => format!("failed: {reason}"),
+    };
+
+    let mut losses = table(charset);
+    let mut header = vec![
+        "loss [nats/token]",
+        "first",
+        "final",
+        "best",
+        "at step",
+        "perplexity",
+        "bits/token",
+    ];
+    if floor.is_some() {
+        header.push("above the floor");
+    }
+    losses.set_header(header);
+    let validated = metadata.validation_loss != LossSummary::default();
+    let summaries = [
+        ("train", &metadata.train_loss, true),
+        ("validation", &metadata.validation_loss, validated),
+    ];
+    for (label, summary, shown) in summaries {
+        if shown {
+            losses.add_row(loss_row(label, summary, floor));
+        }
+    }
+    if let Some(floor) = floor {
+        let known = LossSummary {
+            last: Some(floor),
+            ..LossSummary::default()
+        };
+        losses.add_row(
+            loss_row("entropy floor", &known, Some(floor))
+                .into_iter()
+                .take(7)
+                .chain([String::new()]),
+        );
+    }
+    align_right(&mut losses, 1);
+
+    let mut facts = Table::new();
+    facts.load_style(presets::NOTHING);
+    for (label, text) in facts_of(run) {
+        facts.add_row([label.to_owned(), text]);
+    }
+    let text = format!(
+        "{}: {state}\n{losses}\n{}\n",
+        metadata.name,
+        trim_ends(&facts.to_string())
+    );
+    plain(text, charset)
+}
+
+/// One line for each run: what ran, how far, how well, how fast.
+pub fn runs_table(runs: &[RunInfo], charset: Charset) -> String {
+    if runs.is_empty() {
+        return "no runs yet\n".to_owned();
+    }
+    let mut list = table(charset);
+    list.set_header([
+        "run",
+        "state",
+        "optimizer",
+        "model",
+        "steps",
+        "final loss",
+        "validation",
+        "tokens/s",
+    ]);
+    for run in runs {
+        let metadata = &run.metadata;
+        let state = match metadata.state {
+            State::Running => "running",
+            State::Finished => "finished",
+            State::Failed { .. } => "failed",
+        };
+        list.add_row([
+            metadata.name.clone(),
+            state.to_owned(),
+            metadata.setup.optimizer.clone(),
+            metadata.setup.model.clone(),
+            format!("{}/{}", metadata.steps_done, metadata.setup.steps),
+            optional(metadata.train_loss.last, format::loss),
+            optional(metadata.validation_loss.last, format::loss),
+            optional(metadata.tokens_per_s, format::short),
+        ]);
+    }
+    align_right(&mut list, 4);
+    plain(format!("{list}\n"), charset)
+}
+
+fn loss_row(label: &str, summary: &LossSummary, floor: Option<f64>) -> Vec<String> {
+    let finite = summary.last.filter(|loss| loss.is_finite());
+    let mut row = vec![
+        label.to_owned(),
+        optional(summary.first, format::loss),
+        optional(summary.last, format::loss),
+        optional(summary.best, format::loss),
+        optional(summary.best_step, format::count),
+        optional(finite, |loss| format::short(perplexity(loss))),
+        optional(finite, |loss| format!("{:.3}", bits_per_token(loss))),
+    ];
+    if let Some(floor) = floor {
+        row.push(optional(finite, |loss| {
+            let above = loss - floor;
+            let share = if floor > 0.0 {
+                format!(" ({:.1} %)", 100.0 * above / floor)
+            } else {
+                String::new()
+            };
+            format!("{}{share}", format::loss(above))
+        }));
+    }
+    row
+}
+
+fn facts_of(run: &RunInfo) -> Vec<(&'static str, String)> {
+    let metadata = &run.metadata;
+    let setup = &metadata.setup;
+    let precision = if setup.precision.is_empty() {
+        String::new()
+    } else {
+        format!(", {}", setup.precision)
+    };
+    let mut facts = vec![
+        (
+            "model",
+            format!(
+                "{}, {} parameters",
+                setup.model,
+                format::count(setup.parameters)
+            ),
+        ),
+        ("optimizer", setup.optimizer.clone()),
+        ("data", setup.data.clone()),
+        ("device", format!("{}{precision}", setup.device)),
+        (
+            "steps",
+            format!(
+                "{} of {}",
+                format::count(metadata.steps_done),
+                format::count(setup.steps)
+            ),
+        ),
+        ("tokens", format::count(metadata.tokens)),
+    ];
+    if let Some(wall) = metadata.wall_seconds {
+        let steps = format::duration(metadata.step_seconds);
+        facts.push((
+            "time",
+            format!(
+                "{}, of which {steps} in training steps",
+                format::duration(wall)
+            ),
+        ));
+    }
+    if let Some(speed) = metadata.tokens_per_s {
+        facts.push((
+            "speed",
+            format!("{} tokens/s in training steps", format::short(speed)),
+        ));
+    }
+    if let Some(memory) = metadata.peak_memory_bytes {
+        facts.push(("peak memory", format::bytes(memory)));
+    }
+    if let (Some(rate), Some(usd)) = (metadata.usd_per_hour, metadata.usd) {
+        facts.push((
+            "cost",
+            format!(
+                "{} at {} an hour",
+                format::dollars(usd),
+                format::dollars(rate)
+            ),
+        ));
+    }
+    facts.push(("folder", run.dir.display().to_string()));
+    facts
+}
+
+fn table(charset: Charset) -> Table {
+    let mut table = Table::new();
+    table.load_style(match charset {
+        Charset::Unicode => presets::UTF8_FULL_CONDENSED,
+        Charset::Ascii => presets::ASCII_FULL_CONDENSED,
+    });
+    table
+}
+
+/// Numbers stand to the right, from the column `first` on.
+fn align_right(table: &mut Table, first: usize) {
+    for column in table.column_iter_mut().skip(first) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+fn optional<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    value.map_or_else(String::new, show)
+}
+
+fn trim_ends(text: &str) -> String {
+    text.lines()
+        .map(str::trim_end)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn plain(text: String, charset: Charset) -> String {
+    match charset {
+        Charset::Unicode => text,
+        Charset::Ascii => text
+            .chars()
+            .map(|c| if c.is_ascii() { c } else { '?' })
+            .collect(),
+    }
+}

@@ -1,0 +1,263 @@
+//! Plots from the outside. Each is also written to the target's tmp/plots, to be looked at.
+
+use std::fs;
+use std::path::PathBuf;
+
+use report::{Floor, Kind, PlotOptions, Series, loss_curve, loss_svg};
+use runs::{Metadata, Metrics, Row, Setup};
+
+/// Noise in [-0.5, 0.5) that is the same everywhere (splitmix64).
+fn noise(at: u64) -> f64 {
+    let mut z = at.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) as f64 / 2f64.powi(64) - 0.5
+}
+
+fn falling(step: u64, scale: f64) -> f64 {
+    1.95 + 4.6 / (1.0 + step as f64 / scale).powf(1.3)
+}
+
+fn keep(name: &str, svg: &str) {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plots");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(name).with_extension("svg"), svg).unwrap();
+    well_formed(svg);
+}
+
+/// One root, every element closed, no number that is not one, nothing from elsewhere.
+fn well_formed(svg: &str) {
+    let mut open = Vec::new();
+    for piece in svg.split('<').skip(1) {
+        let tag = piece.split('>').next().unwrap();
+        let name = tag.split([' ', '/']).find(|part| !part.is_empty()).unwrap();
+        if tag.starts_with('/') {
+            assert_eq!(open.pop(), Some(name));
+        } else if !tag.ends_with('/') {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty() && svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
+    assert!(!svg.contains("NaN") && !svg.contains("inf") && !svg.contains("href"));
+}
+
+fn series(kind: Kind, points: Vec<(f64, f64)>) -> Series {
+    Series {
+        label: "train".into(),
+        kind,
+        points,
+    }
+}
+
+fn plot(points: Vec<(f64, f64)>) -> String {
+    loss_svg(&[series(Kind::Curve, points)], &PlotOptions::default())
+}
+
+#[test]
+fn a_whole_run() {
+    let setup = Setup {
+        model: "granite-nano".into(),
+        parameters: 1_840_000,
+        optimizer: "muon".into(),
+        data: "synthetic".into(),
+        entropy_floor: Some(1.871),
+        device: "CPU, 2 threads".into(),
+        precision: "f32".into(),
+        steps: 200,
+        ..Setup::default()
+    };
+    let mut metadata = Metadata::new(vec![], setup, "2026-11-22T05:44:00Z".parse().unwrap());
+    metadata.name = "muon-granite-nano-20261122-0544-quiet-otter".into();
+    let rows = (1..=200).map(|step| Row {
+        step,
+        loss: falling(step, 22.0) + 0.3 * noise(step),
+        val_loss: step.is_multiple_of(50).then(|| falling(step, 22.0) + 0.03),
+        ..Row::default()
+    });
+    let svg = loss_curve(
+        &metadata,
+        &Metrics {
+            rows: rows.collect(),
+            ..Metrics::default()
+        },
+    );
+    keep("run", &svg);
+    assert!(svg.contains("train, final 2.1") && svg.contains("validation, final 2.2"));
+    assert!(
+        svg.contains("entropy floor") && svg.contains("1.8710") && svg.contains("1.84M parameters")
+    );
+    assert_eq!(
+        svg.matches("<circle").count(),
+        5,
+        "four evaluations and the legend"
+    );
+}
+
+#[test]
+fn the_drawing_of_a_small_plot() {
+    let points = |shift: f64| {
+        (1..=4)
+            .map(|at| (f64::from(at), 4.0 / f64::from(at) + shift))
+            .collect()
+    };
+    let mut gap: Vec<(f64, f64)> = points(0.0);
+    gap[2].1 = f64::NAN;
+    let all = [
+        series(Kind::Curve, gap),
+        Series {
+            label: "a < b & c".into(),
+            kind: Kind::Points,
+            points: points(0.25),
+        },
+    ];
+    let floor = Some(Floor {
+        label: "floor".into(),
+        value: 0.9,
+    });
+    let options = PlotOptions {
+        title: "small".into(),
+        width: 400,
+        height: 300,
+        floor,
+        ..PlotOptions::default()
+    };
+    let svg = loss_svg(&all, &options);
+    keep("small", &svg);
+    insta::assert_snapshot!(svg);
+}
+
+#[test]
+fn a_million_points_stay_small_and_keep_their_spike() {
+    let mut points: Vec<(f64, f64)> = (0..1_000_000)
+        .map(|at| (at as f64, falling(at, 60_000.0) + 0.5 * noise(at)))
+        .collect();
+    points[640_000].1 = 6.0;
+    let svg = plot(points.clone());
+    keep("million", &svg);
+    assert!(svg.len() < 60_000, "{}", svg.len());
+    points[640_000].1 = 3.0;
+    assert_ne!(plot(points), svg);
+}
+
+#[test]
+fn gaps_and_what_could_not_be_drawn_are_told() {
+    let points: Vec<(f64, f64)> = (0..300)
+        .map(|at| {
+            (
+                at as f64,
+                if (120..150).contains(&at) || at > 280 {
+                    f64::NAN
+                } else {
+                    falling(at, 40.0) + 0.3 * noise(at)
+                },
+            )
+        })
+        .collect();
+    let svg = plot(points);
+    keep("gaps", &svg);
+    assert!(svg.contains("49 values not drawn: not finite or too large<"));
+    assert_eq!(
+        svg.matches("stroke-opacity").count(),
+        2,
+        "two unbroken lines"
+    );
+}
+
+#[test]
+fn odd_series_still_give_a_plot() {
+    for (name, points, told) in [
+        ("none", vec![], "nothing to draw"),
+        ("all-nan", vec![(1.0, f64::NAN); 5], "5 values not drawn"),
+        ("one", vec![(1.0, 2.5)], "<circle"),
+        (
+            "constant",
+            (0..100).map(|at| (f64::from(at), 2.0)).collect(),
+            "2.0",
+        ),
+        ("zero", vec![(1.0, 0.0), (2.0, 0.0)], "0"),
+        (
+            "huge",
+            vec![(1.0, 1e29), (2.0, 1.0), (3.0, 1e300)],
+            "1 value not drawn",
+        ),
+        (
+            "same-x",
+            (0..50).map(|at| (3.0, f64::from(at))).collect(),
+            "3",
+        ),
+    ] {
+        let svg = plot(points);
+        keep(name, &svg);
+        assert!(svg.contains(told), "{name}");
+    }
+}
+
+#[test]
+fn a_logarithmic_axis_spreads_the_decades() {
+    let points = |n: u64| {
+        (0..n)
+            .map(|at| {
+                (
+                    at as f64,
+                    1e4 * (-(at as f64) / 60.0).exp() * (1.3 + noise(at)),
+                )
+            })
+            .collect()
+    };
+    let options = PlotOptions {
+        log_y: true,
+        title: "logarithmic".into(),
+        ..PlotOptions::default()
+    };
+    let mut all = [series(Kind::Curve, points(500))];
+    all[0].points[7].1 = 0.0;
+    let svg = loss_svg(&all, &options);
+    keep("log", &svg);
+    for label in [
+        ">10<",
+        ">100<",
+        ">1k<",
+        ">10k<",
+        "1 value not drawn: not finite, too large or not positive",
+    ] {
+        assert!(svg.contains(label), "{label}");
+    }
+}
+
+#[test]
+fn many_series_are_told_apart() {
+    let all: Vec<Series> = (0..7)
+        .map(|run| Series {
+            label: format!("muon-granite-nano, seed {run}"),
+            kind: Kind::Curve,
+            points: (1..400)
+                .map(|at| {
+                    (
+                        at as f64,
+                        falling(at, 20.0 + 9.0 * run as f64) + 0.2 * noise(at + 1000 * run),
+                    )
+                })
+                .collect(),
+        })
+        .collect();
+    let svg = loss_svg(
+        &all,
+        &PlotOptions {
+            title: "seven".into(),
+            ..PlotOptions::default()
+        },
+    );
+    keep("many", &svg);
+    assert!(all.iter().all(|one| svg.contains(&one.label)));
+}
+
+#[test]
+fn text_cannot_break_the_document() {
+    let options = PlotOptions {
+        title: "</title><script>\u{1}\"".into(),
+        ..PlotOptions::default()
+    };
+    let svg = loss_svg(&[], &options);
+    keep("text", &svg);
+    assert!(svg.contains("&lt;/title&gt;&lt;script&gt;\u{fffd}&quot;"));
+}

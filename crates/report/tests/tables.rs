@@ -1,0 +1,90 @@
+//! Tables from the outside.
+
+use report::{Charset, bits_per_token, closing_table, perplexity, runs_table};
+use runs::{Metadata, Row, RunInfo, Setup, State};
+
+fn run(name: &str, floor: Option<f64>) -> RunInfo {
+    let setup = Setup {
+        model: "granite-nano".into(),
+        parameters: 1_843_200,
+        optimizer: "muon".into(),
+        data: "synthetic, seed 0".into(),
+        entropy_floor: floor,
+        steps: 200,
+        device: "CPU, 2 threads".into(),
+        precision: "f32".into(),
+        ..Setup::default()
+    };
+    let mut metadata = Metadata::new(vec![], setup, "2026-11-22T05:44:00Z".parse().unwrap());
+    metadata.name = name.into();
+    metadata.usd_per_hour = Some(2.8);
+    metadata.peak_memory_bytes = Some(412 << 20);
+    for (step, loss, val_loss) in [
+        (1, 6.9312, None),
+        (150, 2.0984, Some(2.2)),
+        (200, 2.1309, Some(2.1544)),
+    ] {
+        metadata.record(&Row {
+            step,
+            tokens: 2048 * step,
+            loss,
+            val_loss,
+            step_ms: 15_000.0,
+            ..Row::default()
+        });
+    }
+    metadata.finish(State::Finished, "2026-11-22T05:44:52.5Z".parse().unwrap());
+    RunInfo {
+        dir: format!("results/{name}").into(),
+        metadata,
+    }
+}
+
+#[test]
+fn the_closing_table() {
+    let text = closing_table(&run("quiet-otter", Some(1.871)), Charset::Unicode);
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_closing_table_of_a_failure_in_ascii() {
+    let mut run = run("quiet-otter", None);
+    run.metadata.state = State::Failed {
+        reason: "loss is NaN at step 7 \u{2014} diverged".into(),
+    };
+    run.metadata.validation_loss = runs::LossSummary::default();
+    run.metadata.train_loss.record(201, f64::NAN);
+    run.metadata.usd_per_hour = None;
+    let text = closing_table(&run, Charset::Ascii);
+    assert!(text.is_ascii());
+    assert!(!text.contains("validation") && !text.contains("floor") && !text.contains("cost"));
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_list_of_runs() {
+    let mut begun = run("b", None);
+    begun.metadata = Metadata::new(vec![], begun.metadata.setup, begun.metadata.started);
+    begun.metadata.name = "calm-heron".into();
+    insta::assert_snapshot!(runs_table(
+        &[run("quiet-otter", None), begun],
+        Charset::Ascii
+    ));
+    assert_eq!(runs_table(&[], Charset::Unicode), "no runs yet\n");
+}
+
+#[test]
+fn every_line_is_as_wide_as_its_table() {
+    let text = runs_table(
+        &[run("quiet-otter", None), run("x", Some(1.0))],
+        Charset::Unicode,
+    );
+    let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+    assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
+}
+
+#[test]
+fn losses_in_other_units() {
+    assert!((perplexity(8f64.ln()) - 8.0).abs() < 1e-12);
+    assert!((bits_per_token(8f64.ln()) - 3.0).abs() < 1e-12);
+}

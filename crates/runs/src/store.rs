@@ -1,0 +1,184 @@
+//! The results folder: making runs and finding them.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Metadata, Metrics, Result, Run, atomic, metrics, name, run};
+
+/// How many automatic names are tried before giving up.
+const ATTEMPTS: u32 = 100;
+
+/// The results folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// What a run begins with.
+#[derive(Clone, Debug)]
+pub struct NewRun<'a> {
+    /// The run's name, or `auto` for one such as `muon-granite-nano-20261122-0544-quiet-otter`.
+    pub name: &'a str,
+    /// What an automatic name begins with.
+    pub prefix: &'a str,
+    /// The resolved recipe, TOML.
+    pub recipe: &'a str,
+    /// The metadata; its name and recipe hash are filled in, its start names an automatic run.
+    pub metadata: Metadata,
+}
+
+/// One run as a reader sees it.
+#[derive(Clone, Debug)]
+pub struct RunInfo {
+    /// The run's folder.
+    pub dir: PathBuf,
+    /// What its `metadata.json` says.
+    pub metadata: Metadata,
+}
+
+/// The runs of a store.
+#[derive(Debug)]
+pub struct Listing {
+    /// The runs, the oldest first.
+    pub runs: Vec<RunInfo>,
+    /// Why other folders could not be read; for the caller to show.
+    pub unreadable: Vec<Error>,
+}
+
+impl Store {
+    /// The store at `root`. Nothing is touched.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Makes a run's folder, with recipe and metadata in it, in one step: it is there whole or not at all. The results folder
+    /// itself is made if need be, the folders above it are not. A name that is taken is refused; `auto` finds a free one.
+    pub fn create(&self, new: NewRun) -> Result<Run> {
+        let NewRun {
+            name,
+            prefix,
+            recipe,
+            mut metadata,
+        } = new;
+        let automatic = name == "auto";
+        if !automatic {
+            name::check(name)?;
+        }
+        match fs::create_dir(&self.root) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists || !self.root.is_dir() => {
+                return Err(Error::io(&self.root, "make the results folder")(error));
+            }
+            _ => {}
+        }
+        metadata.recipe_hash = blake3::hash(recipe.as_bytes()).to_hex().to_string();
+        let mut attempt = 0;
+        loop {
+            metadata.name = if automatic {
+                name::auto(prefix, metadata.started, attempt)
+            } else {
+                name.to_owned()
+            };
+            attempt += 1;
+            match self.place(recipe, &metadata) {
+                Err(Error::Taken(_)) if automatic && attempt < ATTEMPTS => {}
+                placed => return placed.map(|dir| Run::new(dir, metadata)),
+            }
+        }
+    }
+
+    /// All runs. Hidden folders and plain files are not runs; a folder that should be one and cannot be read is told apart.
+    pub fn list(&self) -> Result<Listing> {
+        let mut listing = Listing {
+            runs: Vec::new(),
+            unreadable: Vec::new(),
+        };
+        for name in self.names()? {
+            match read(self.root.join(name)) {
+                Ok(run) => listing.runs.push(run),
+                Err(error) => listing.unreadable.push(error),
+            }
+        }
+        listing.runs.sort_by(|a, b| {
+            let key = |run: &RunInfo| (run.metadata.started, run.metadata.name.clone());
+            key(a).cmp(&key(b))
+        });
+        Ok(listing)
+    }
+
+    /// The run of that name.
+    pub fn open(&self, name: &str) -> Result<RunInfo> {
+        name::check(name)?;
+        let have = self.names()?;
+        if have.iter().any(|known| known == name) {
+            read(self.root.join(name))
+        } else {
+            Err(Error::NoRun {
+                store: self.root.clone(),
+                name: name.to_owned(),
+                have,
+            })
+        }
+    }
+
+    /// Builds the folder under a hidden name and renames it to `metadata.name`. A rename never replaces a folder with
+    /// content, and a run's folder always has some: of two that race for a name, one wins.
+    fn place(&self, recipe: &str, metadata: &Metadata) -> Result<PathBuf> {
+        let dir = self.root.join(&metadata.name);
+        if fs::symlink_metadata(&dir).is_ok() {
+            return Err(Error::Taken(dir));
+        }
+        let doing = "make the run folder";
+        let hidden = tempfile::Builder::new()
+            .prefix(".new-")
+            .tempdir_in(&self.root)
+            .map_err(Error::io(&dir, doing))?;
+        let draft = hidden.path().join(&metadata.name);
+        fs::create_dir(&draft).map_err(Error::io(&dir, doing))?;
+        atomic::write(&draft, run::RECIPE, recipe.as_bytes())?;
+        metadata.write(&draft)?;
+        match fs::rename(&draft, &dir) {
+            Ok(()) => Ok(dir),
+            Err(_) if fs::symlink_metadata(&dir).is_ok() => Err(Error::Taken(dir)),
+            Err(error) => Err(Error::io(&dir, doing)(error)),
+        }
+    }
+
+    /// The names of the folders that should be runs, sorted.
+    fn names(&self) -> Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::NoStore(self.root.clone()));
+            }
+            other => other.map_err(Error::io(&self.root, "list it"))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io(&self.root, "list it"))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') && entry.path().is_dir() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+impl RunInfo {
+    /// The run's metrics.
+    pub fn metrics(&self) -> Result<Metrics> {
+        Metrics::read(&self.dir.join(metrics::FILE))
+    }
+
+    /// The run's frozen recipe, TOML.
+    pub fn recipe(&self) -> Result<String> {
+        let path = self.dir.join(run::RECIPE);
+        fs::read_to_string(&path).map_err(Error::io(&path, "read it"))
+    }
+}
+
+fn read(dir: PathBuf) -> Result<RunInfo> {
+    let metadata = Metadata::read(Path::new(&dir))?;
+    Ok(RunInfo { dir, metadata })
+}

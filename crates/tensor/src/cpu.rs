@@ -1,0 +1,176 @@
+//! What CPU operations are made of: matrix products, parallel loops over rows, and loops that the compiler
+//! vectorises for the widest instruction set of the machine it finds at run time.
+
+use faer::linalg::matmul::matmul as product;
+use faer::{Accum, MatMut, MatRef, Par};
+use rayon::prelude::*;
+
+/// Runs `f` with AVX-512, AVX2 or whatever else this CPU has switched on for the code inlined into it.
+#[inline(always)]
+pub fn simd<R>(f: impl FnOnce() -> R) -> R {
+    struct Run<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::WithSimd for Run<F> {
+        type Output = R;
+        #[inline(always)]
+        fn with_simd<S: pulp::Simd>(self, _: S) -> R {
+            (self.0)()
+        }
+    }
+    pulp::Arch::new().dispatch(Run(f))
+}
+
+/// A row-major matrix in a slice: `rows x cols`, `stride` elements from row to row.
+#[derive(Clone, Copy)]
+pub struct Mat<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    stride: usize,
+    transposed: bool,
+}
+
+impl<'a> Mat<'a> {
+    /// A contiguous matrix.
+    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        Mat::strided(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows are `stride` elements apart.
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Self {
+        Mat { data, rows, cols, stride, transposed: false }
+    }
+
+    /// Its transpose.
+    pub fn t(self) -> Self {
+        Mat { transposed: !self.transposed, ..self }
+    }
+
+    fn view(&self) -> MatRef<'a, f32> {
+        let m = MatRef::from_row_major_slice_with_stride(self.data, self.rows, self.cols, self.stride);
+        if self.transposed { m.transpose() } else { m }
+    }
+}
+
+/// `c [m, n] = (c or 0) + alpha a b`, `c` contiguous, on the calling thread.
+pub fn matmul_seq(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
+    let (a, b) = (a.view(), b.view());
+    let c = MatMut::from_row_major_slice_mut(c, a.nrows(), b.ncols());
+    product(c, if accumulate { Accum::Add } else { Accum::Replace }, a, b, alpha, Par::Seq);
+}
+
+/// [`matmul_seq`] with the rows of `c` shared among all cores. Each entry is summed in one order whatever the
+/// number of cores.
+pub fn matmul(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
+    let (a, b) = (a.view(), b.view());
+    let (m, n) = (a.nrows(), b.ncols());
+    let block = m.div_ceil(rayon::current_num_threads()).next_multiple_of(16).max(16);
+    c[..m * n].par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
+        let rows = c.len() / n;
+        let a = a.subrows(i * block, rows);
+        let c = MatMut::from_row_major_slice_mut(c, rows, n);
+        product(c, if accumulate { Accum::Add } else { Accum::Replace }, a, b, alpha, Par::Seq);
+    });
+}
+
+/// Rows handled by one task of a loop over rows: fixed, so that partial sums do not depend on the machine.
+pub const ROW_BLOCK: usize = 64;
+
+/// Calls `f(first_row, rows)` for blocks of [`ROW_BLOCK`] rows of `outs` (slices with their widths), in parallel.
+///
+/// Closures given to this and its neighbour carry `#[inline(always)]`, so that their loops are compiled for the
+/// instruction set that [`simd`] picks.
+#[inline(always)]
+pub fn for_row_blocks<const N: usize>(
+    outs: [(&mut [f32], usize); N],
+    f: impl Fn(usize, [&mut [f32]; N]) + Sync,
+) {
+    blocks(outs).into_par_iter().enumerate().for_each(|(i, rows)| simd(|| f(i * ROW_BLOCK, rows)));
+}
+
+/// As [`for_row_blocks`]; each block also sums into its own zeroed `partial` as long as `total`, and the partial
+/// sums are then added up in order into `total` (overwritten, or added to).
+#[inline(always)]
+pub fn for_row_blocks_summing<const N: usize>(
+    outs: [(&mut [f32], usize); N],
+    (total, accumulate): (&mut [f32], bool),
+    f: impl Fn(usize, [&mut [f32]; N], &mut [f32]) + Sync,
+) {
+    let blocks = blocks(outs);
+    let mut partial = vec![0.0; blocks.len() * total.len()];
+    blocks
+        .into_par_iter()
+        .zip(partial.par_chunks_mut(total.len()))
+        .enumerate()
+        .for_each(|(i, (rows, partial))| simd(|| f(i * ROW_BLOCK, rows, partial)));
+    if !accumulate {
+        total.fill(0.0);
+    }
+    for part in partial.chunks_exact(total.len()) {
+        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    }
+}
+
+fn blocks<const N: usize>(outs: [(&mut [f32], usize); N]) -> Vec<[&mut [f32]; N]> {
+    let count = outs[0].0.len().div_ceil(ROW_BLOCK * outs[0].1);
+    let mut chunks = outs.map(|(out, width)| out.chunks_mut(ROW_BLOCK * width));
+    (0..count).map(|_| chunks.each_mut().map(|c| c.next().expect("outputs have equally many rows"))).collect()
+}
+
+/// Sum of `f(a_i, b_i)` in sixteen interleaved lanes.
+#[inline(always)]
+pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (xs, ys) = (a.chunks_exact(16), b.chunks_exact(16));
+    let tail: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(&x, &y)| f(x, y)).sum();
+    for (x, y) in xs.zip(ys) {
+        for i in 0..16 {
+            lanes[i] += f(x[i], y[i]);
+        }
+    }
+    tail + lanes.iter().sum::<f32>()
+}
+
+/// Dot product.
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    sum2(a, b, #[inline(always)] |x, y| x * y)
+}
+
+/// `e^x` by range reduction and a polynomial of degree 6: relative error below 2e-7, and vectorisable.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    let x = x.clamp(-87.3, 88.7);
+    let n = (x * LOG2_E).round_ties_even();
+    // ln 2 in two parts, so that the remainder keeps all its digits.
+    let r = n.mul_add(-0.693_359_4, x);
+    let r = n.mul_add(2.121_944_4e-4, r);
+    let p = 1.0 / 720.0;
+    let p = r.mul_add(p, 1.0 / 120.0);
+    let p = r.mul_add(p, 1.0 / 24.0);
+    let p = r.mul_add(p, 1.0 / 6.0);
+    let p = r.mul_add(p, 0.5);
+    let p = r.mul_add(p, 1.0);
+    let p = r.mul_add(p, 1.0);
+    // 2^n in two factors: n may be 128, or below the normal range.
+    let half = (n * 0.5).round_ties_even();
+    p * pow2(half) * pow2(n - half)
+}
+
+/// `2^n` for an integer `n` within -126..=127.
+#[inline(always)]
+fn pow2(n: f32) -> f32 {
+    f32::from_bits(((n as i32 + 127) as u32) << 23)
+}
+
+/// Logistic function.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `ln(1 + e^x)`, `x` itself where the exponential would overflow (above 20, as PyTorch does).
+#[inline(always)]
+pub fn softplus(x: f32) -> f32 {
+    if x > 20.0 { x } else { exp(x).ln_1p() }
+}

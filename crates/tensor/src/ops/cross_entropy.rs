@@ -1,0 +1,182 @@
+//! Mean next-token cross-entropy straight from the head: logits exist for a block of rows at a time.
+//!
+//! `loss = mean over unmasked rows of logsumexp(s x W^T) - (s x W^T)[target]`. While a tape records, the gradients
+//! are computed in the same pass, because the block of logits is there: the head's gradient is written at once,
+//! that of `x` is kept for the backward pass. The loss must therefore be the root of the backward pass.
+
+use crate::cpu::{exp, for_row_blocks};
+use crate::linalg::{Factor, matmul};
+use crate::params::Param;
+use crate::tape::{Tape, Var};
+use crate::tokens::Tokens;
+use crate::{DType, Device, Error, Result, Tensor};
+
+/// Bytes of f32 logits that exist at once.
+const BLOCK_BYTES: usize = 256 << 20;
+
+/// A mean loss, as a value on the tape and as the sum it comes from.
+pub struct Loss {
+    /// The mean, `[1]`, f32: the root of the backward pass.
+    pub mean: Var,
+    /// How many positions it is the mean of (0: the loss is 0 and all gradients are zero).
+    pub positions: usize,
+}
+
+/// Cross-entropy of `softmax(scale * x head^T)` against `targets` (-1: position ignored); `x [R, H]`, `head [V, H]`.
+pub fn linear_cross_entropy(
+    tape: &mut Tape,
+    x: &Var,
+    head: &Param,
+    targets: &Tokens,
+    scale: f32,
+) -> Result<Loss> {
+    let [vocab, hidden] = *head.value.shape() else {
+        return Err(Error::shape("cross_entropy", format!("head {:?}", head.value)));
+    };
+    let rows = x.value.rows();
+    if x.value.cols() != hidden || targets.ids.len() != rows {
+        return Err(Error::shape(
+            "cross_entropy",
+            format!("{:?} against {} targets", x.value, targets.ids.len()),
+        ));
+    }
+    targets.check(vocab, true)?;
+    let device = tape.device().clone();
+    let positions = targets.unmasked();
+    let weight = 1.0 / positions.max(1) as f32;
+    let losses = device.empty(&[rows], DType::F32)?;
+    let dx = tape.recording().then(|| device.empty(x.value.shape(), x.value.dtype())).transpose()?;
+    let block = (BLOCK_BYTES / (4 * vocab)).clamp(1, rows);
+    for first in (0..rows).step_by(block) {
+        let count = block.min(rows - first);
+        let x = x.value.range(first, count);
+        let logits = device.empty(&[count, vocab], DType::F32)?;
+        matmul(&logits, false, scale, &x, Factor::from(&head.value).t())?;
+        // Gradient of the logits, in the element type of the products that read it.
+        let dlogits = match (&dx, x.dtype()) {
+            (None, _) => None,
+            (Some(_), DType::F32) => Some(logits.clone()),
+            (Some(_), DType::BF16) => Some(device.empty(&[count, vocab], DType::BF16)?),
+        };
+        let rows = Rows { losses: losses.range(first, count), targets, first, weight };
+        match &device {
+            Device::Cpu => rows_cpu(&rows, &logits, dlogits.is_some()),
+            Device::Cuda(gpu) => cuda::rows(gpu, &rows, &logits, dlogits.as_ref())?,
+        }
+        if let (Some(dx), Some(dlogits)) = (&dx, dlogits) {
+            matmul(&dx.range(first, count), false, scale, &dlogits, &head.value)?;
+            matmul(&head.grad, head.accumulate(), scale, Factor::from(&dlogits).t(), &x)?;
+        }
+    }
+    let mean = device.empty(&[1], DType::F32)?;
+    match &device {
+        Device::Cpu => {
+            let total: f64 = losses.read().iter().map(|&l| f64::from(l)).sum();
+            mean.write()[0] = (total / positions.max(1) as f64) as f32;
+        }
+        Device::Cuda(gpu) => cuda::mean(gpu, &mean, &losses, weight)?,
+    }
+    let x = x.clone();
+    let mean = tape.push("cross_entropy", mean, move |_, grads| match dx {
+        Some(dx) => grads.give(&x, dx),
+        None => Ok(()),
+    });
+    Ok(Loss { mean, positions })
+}
+
+/// One block of rows.
+struct Rows<'a> {
+    /// Loss of each row, 0 where masked.
+    losses: Tensor,
+    targets: &'a Tokens,
+    /// Row of the batch that the block starts with.
+    first: usize,
+    /// Weight of a row in the mean.
+    weight: f32,
+}
+
+/// Losses of a block; turns logits into their gradient `weight (softmax - onehot)` in place if asked to.
+fn rows_cpu(rows: &Rows, logits: &Tensor, gradient: bool) {
+    let vocab = logits.cols();
+    for_row_blocks(
+        [(&mut logits.write(), vocab), (&mut rows.losses.write(), 1)],
+        #[inline(always)]
+        |first, [logits, losses]| {
+            for (i, (row, loss)) in logits.chunks_exact_mut(vocab).zip(losses).enumerate() {
+                let target = rows.targets.ids[rows.first + first + i];
+                if target < 0 {
+                    *loss = 0.0;
+                    row.fill(0.0);
+                    continue;
+                }
+                let at = row[target as usize];
+                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let mut total = 0.0f64;
+                for part in row.chunks_mut(64) {
+                    part.iter_mut().for_each(|l| *l = exp(*l - max));
+                    total += f64::from(crate::cpu::sum2(
+                        part,
+                        part,
+                        #[inline(always)]
+                        |x, _| x,
+                    ));
+                }
+                *loss = (total.ln() + f64::from(max) - f64::from(at)) as f32;
+                if gradient {
+                    let k = rows.weight / total as f32;
+                    row.iter_mut().for_each(|l| *l *= k);
+                    row[target as usize] -= rows.weight;
+                }
+            }
+        },
+    );
+}
+
+pub(super) use cuda::SOURCE;
+
+mod cuda {
+    //! Launches of `cross_entropy.cu`.
+
+    use super::Rows;
+    use crate::cuda::{Arg, Gpu, Source};
+    use crate::ops::launch::{blocks, flag, int, long, ptr};
+    use crate::{DType, Error, Result, Tensor};
+
+    pub(in crate::ops) static SOURCE: Source =
+        Source { name: "cross_entropy.cu", text: include_str!("cross_entropy.cu") };
+
+    /// Shared memory that the kernel has besides the beginning of a row.
+    const RESERVED: usize = 1 << 10;
+
+    pub(super) fn rows(gpu: &Gpu, rows: &Rows, logits: &Tensor, dlogits: Option<&Tensor>) -> Result<()> {
+        let (count, vocab) = (logits.rows(), logits.cols());
+        let Some(targets) = &rows.targets.on_gpu else {
+            return Err(Error::shape("cross_entropy", "the targets are on the CPU, the logits on a GPU"));
+        };
+        let elem = dlogits.map_or(DType::F32, Tensor::dtype);
+        // Four elements a thread: each row starts at a multiple of theirs.
+        let vec = vocab.is_multiple_of(4)
+            && logits.ptr().is_multiple_of(16)
+            && dlogits.is_none_or(|d| d.ptr().is_multiple_of(4 * elem.size() as u64));
+        let room = (gpu.shared_memory_per_block() - RESERVED) / 16 * 4;
+        let cached = if dlogits.is_some() { vocab.min(room) } else { 0 };
+        let threads = vocab.div_ceil(4).next_multiple_of(32).min(1024);
+        let args = [
+            ptr(logits),
+            dlogits.map_or(Arg::Ptr(0), ptr),
+            ptr(&rows.losses),
+            Arg::Ptr(targets.ids.ptr() + 4 * rows.first as u64),
+            Arg::F32(rows.weight),
+            int(vocab),
+            int(cached),
+            flag(vec),
+        ];
+        let grid = [blocks(count, 1), 1, 1];
+        gpu.launch(&SOURCE, elem, "cross_entropy_rows", grid, [threads as u32, 1, 1], 4 * cached, &args)
+    }
+
+    pub(super) fn mean(gpu: &Gpu, mean: &Tensor, losses: &Tensor, weight: f32) -> Result<()> {
+        let args = [ptr(losses), ptr(mean), Arg::F32(weight), long(losses.numel())];
+        gpu.launch(&SOURCE, DType::F32, "cross_entropy_mean", [1, 1, 1], [1024, 1, 1], 0, &args)
+    }
+}

@@ -1,0 +1,79 @@
+// Rows of a table and the sums of their gradients. Blocks of 32 x 8 threads: a warp has 32 * W columns of a row.
+#include "common.cuh"
+
+constexpr int WARPS = 8;
+constexpr int BATCH = 8;
+
+template <int W>
+DEVICE void gather(elem *__restrict__ out, const i32 *__restrict__ ids, const elem *__restrict__ table, float scale,
+                   i64 rows, int width) {
+    int column = (blockIdx.x * 32 + threadIdx.x) * W;
+    if (column >= width) return;
+    for (i64 row = (i64)blockIdx.y * WARPS + threadIdx.y; row < rows; row += (i64)gridDim.y * WARPS) {
+        float x[W];
+        load_many<W>(table + (i64)ids[row] * width + column, x);
+#pragma unroll
+        for (int i = 0; i < W; i++) x[i] *= scale;
+        store_many<W>(out + row * width + column, x);
+    }
+}
+
+// out[row] = scale * table[ids[row]]
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+embedding_forward(elem *out, const i32 *ids, const elem *table, float scale, i64 rows, int width, int vec) {
+    if (vec) gather<VEC>(out, ids, table, scale, rows, width);
+    else gather<1>(out, ids, table, scale, rows, width);
+}
+
+template <int W>
+DEVICE void collect(float *__restrict__ dtable, const elem *__restrict__ dout, const i32 *__restrict__ unique,
+                    const i32 *__restrict__ starts, const i32 *__restrict__ order, float scale, int width,
+                    float *sums) {
+    int column = (blockIdx.y * 32 + threadIdx.x) * W;
+    int last = starts[blockIdx.x + 1];
+    float sum[W];
+#pragma unroll
+    for (int i = 0; i < W; i++) sum[i] = 0;
+    // Warp w takes every eighth row of the group, BATCH loads at a time.
+    for (int at = starts[blockIdx.x] + threadIdx.y; at < last && column < width; at += BATCH * WARPS) {
+        int row[BATCH];
+        float x[BATCH][W];
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) row[k] = at + k * WARPS < last ? order[at + k * WARPS] : -1;
+#pragma unroll
+        for (int k = 0; k < BATCH; k++) {
+            if (row[k] >= 0) {
+                load_many<W>(dout + (i64)row[k] * width + column, x[k]);
+            } else {
+#pragma unroll
+                for (int i = 0; i < W; i++) x[k][i] = 0;
+            }
+        }
+#pragma unroll
+        for (int k = 0; k < BATCH; k++)
+#pragma unroll
+            for (int i = 0; i < W; i++) sum[i] += x[k][i];
+    }
+#pragma unroll
+    for (int i = 0; i < W; i++) sums[(threadIdx.y * W + i) * 32 + threadIdx.x] = sum[i];
+    __syncthreads();
+    float *row = dtable + (i64)unique[blockIdx.x] * width;
+    for (int c = threadIdx.y * 32 + threadIdx.x; c < 32 * W; c += 32 * WARPS) {
+        column = blockIdx.y * 32 * W + c;
+        if (column >= width) break;
+        float total = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) total += sums[(w * W + c % W) * 32 + c / W];
+        row[column] = fmaf(scale, total, row[column]);
+    }
+}
+
+// dtable[id] += scale * sum of the rows of dout at that id: a block for each id and 32 * W columns. `padding` gets none.
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+embedding_backward(float *dtable, const elem *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,
+                   int width, int padding, int vec) {
+    __shared__ float sums[WARPS * 32 * VEC];
+    if (unique[blockIdx.x] == padding) return;
+    if (vec) collect<VEC>(dtable, dout, unique, starts, order, scale, width, sums);
+    else collect<1>(dtable, dout, unique, starts, order, scale, width, sums);
+}

@@ -1,0 +1,190 @@
+//! The gated norm of a Mamba2 mixer: `w rms(y silu(z))`, gate first, in f32 over the whole row.
+
+use crate::cpu::{dot, for_row_blocks, for_row_blocks_summing, sigmoid};
+use crate::ops::Cols;
+use crate::params::Param;
+use crate::tape::{Tape, Var};
+use crate::{DType, Device, Error, Result, Tensor};
+
+/// `w g / sqrt(mean(g^2) + eps)` with `g = y silu(z)`; `y [R, C]`, `z` as wide, weight `[C]`.
+pub fn gated_rms_norm(tape: &mut Tape, y: &Var, z: &Cols, weight: &Param, eps: f32) -> Result<Var> {
+    let (rows, width) = (y.value.rows(), y.value.cols());
+    if weight.value.numel() != width || z.width != width || z.var.value.rows() != rows {
+        return Err(Error::shape("gated_rms_norm", format!("{:?} gated by {} columns", y.value, z.width)));
+    }
+    let out = tape.device().empty(&[rows, width], y.value.dtype())?;
+    let inverse = tape.device().empty(&[rows], DType::F32)?;
+    match tape.device() {
+        Device::Cpu => forward_cpu(&out, &inverse, &y.value, z, &weight.value, eps),
+        Device::Cuda(gpu) => cuda::forward(gpu, &out, &inverse, &y.value, z, &weight.value, eps)?,
+    }
+    let (y, z, weight) = (y.clone(), z.clone(), weight.clone());
+    Ok(tape.push("gated_rms_norm", out, move |dout, grads| {
+        let dy = grads.target(&y)?;
+        let dz = grads.columns(&z.var, z.width)?;
+        let dw = (weight.grad.clone(), weight.accumulate());
+        match dout.device() {
+            Device::Cpu => {
+                backward_cpu(dy, &dz, dw, dout, &inverse, &y.value, &z, &weight.value);
+                Ok(())
+            }
+            Device::Cuda(gpu) => {
+                cuda::backward(gpu, dy, &dz, dw, dout, &inverse, &y.value, &z, &weight.value)
+            }
+        }
+    }))
+}
+
+fn forward_cpu(out: &Tensor, inverse: &Tensor, y: &Tensor, z: &Cols, weight: &Tensor, eps: f32) {
+    let width = y.cols();
+    let (y, zs, w) = (y.read(), z.var.value.read(), weight.read());
+    for_row_blocks(
+        [(&mut out.write(), width), (&mut inverse.write(), 1)],
+        #[inline(always)]
+        |first, [out, inverse]| {
+            for (i, (out, inverse)) in out.chunks_exact_mut(width).zip(inverse).enumerate() {
+                let y = &y[(first + i) * width..][..width];
+                let z = &zs[(first + i) * z.stride() + z.start..][..width];
+                for j in 0..width {
+                    out[j] = y[j] * z[j] * sigmoid(z[j]);
+                }
+                let r = 1.0 / (dot(out, out) / width as f32 + eps).sqrt();
+                out.iter_mut().zip(w.iter()).for_each(|(o, w)| *o = w * (*o * r));
+                *inverse = r;
+            }
+        },
+    );
+}
+
+/// With `r` the inverse root mean square of `g` and `h = w dout`: `dg = r (h - g r^2 mean(h g))`,
+/// `dy = dg silu(z)`, `dz = dg y silu'(z)`, `dw = sum over rows of dout g r`.
+#[allow(clippy::too_many_arguments)] // the tensors of one formula
+fn backward_cpu(
+    (dy, add_dy): (Tensor, bool),
+    dz: &Tensor,
+    (dw, add_dw): (Tensor, bool),
+    dout: &Tensor,
+    inverse: &Tensor,
+    y: &Tensor,
+    z: &Cols,
+    weight: &Tensor,
+) {
+    let width = y.cols();
+    let (dout, inverse, y, zs, w) =
+        (dout.read(), inverse.read(), y.read(), z.var.value.read(), weight.read());
+    for_row_blocks_summing(
+        [(&mut dy.write(), width), (&mut dz.write(), z.stride())],
+        (&mut dw.write(), add_dw),
+        #[inline(always)]
+        |first, [dy, dz], dw| {
+            let (mut s, mut g, mut h) = (vec![0.0; width], vec![0.0; width], vec![0.0; width]);
+            for (i, (dy, dz)) in dy.chunks_exact_mut(width).zip(dz.chunks_exact_mut(z.stride())).enumerate() {
+                let at = (first + i) * width;
+                let (dout, y, r) = (&dout[at..at + width], &y[at..at + width], inverse[first + i]);
+                let from = &zs[(first + i) * z.stride() + z.start..][..width];
+                let dz = &mut dz[z.start..z.start + width];
+                for j in 0..width {
+                    s[j] = sigmoid(from[j]);
+                    g[j] = y[j] * from[j] * s[j];
+                    h[j] = w[j] * dout[j];
+                    dw[j] += dout[j] * g[j] * r;
+                }
+                let k = r * r * dot(&h, &g) / width as f32;
+                for j in 0..width {
+                    let dg = r * (h[j] - g[j] * k);
+                    let d = dg * from[j] * s[j];
+                    dy[j] = if add_dy { dy[j] + d } else { d };
+                    dz[j] = dg * y[j] * s[j] * (1.0 + from[j] * (1.0 - s[j]));
+                }
+            }
+        },
+    );
+}
+
+pub(super) use cuda::SOURCE;
+
+mod cuda {
+    //! Launches of `gated_norm.cu`.
+
+    use crate::cuda::{Arg, Gpu, Source};
+    use crate::ops::Cols;
+    use crate::ops::elementwise::sum_partials;
+    use crate::ops::launch::{blocks, column, flag, int, lane, long, ptr, row_warps, summing_blocks};
+    use crate::{DType, Result, Tensor};
+
+    pub(in crate::ops) static SOURCE: Source =
+        Source { name: "gated_norm.cu", text: include_str!("gated_norm.cu") };
+
+    pub(super) fn forward(
+        gpu: &Gpu,
+        out: &Tensor,
+        inverse: &Tensor,
+        y: &Tensor,
+        z: &Cols,
+        weight: &Tensor,
+        eps: f32,
+    ) -> Result<()> {
+        let (elem, rows, width) = (y.dtype(), y.rows(), y.cols());
+        let lane = lane(elem, width, &[(out, 0), (y, 0), (&z.var.value, z.start), (weight, 0)]);
+        let (warps, shared) = row_warps(width);
+        let args = [
+            ptr(out),
+            ptr(inverse),
+            ptr(y),
+            column(&z.var.value, z.start),
+            long(z.stride()),
+            ptr(weight),
+            Arg::F32(eps),
+            long(rows),
+            int(width),
+            flag(lane > 1),
+        ];
+        let grid = [blocks(rows, warps), 1, 1];
+        gpu.launch(&SOURCE, elem, "gated_norm_forward", grid, [32, warps as u32, 1], shared, &args)
+    }
+
+    #[allow(clippy::too_many_arguments)] // the tensors of one formula
+    pub(super) fn backward(
+        gpu: &Gpu,
+        (dy, add_dy): (Tensor, bool),
+        dz: &Tensor,
+        (dw, add_dw): (Tensor, bool),
+        dout: &Tensor,
+        inverse: &Tensor,
+        y: &Tensor,
+        z: &Cols,
+        weight: &Tensor,
+    ) -> Result<()> {
+        let (elem, rows, width) = (y.dtype(), y.rows(), y.cols());
+        let spans = [(&dy, 0), (dz, z.start), (dout, 0), (y, 0), (&z.var.value, z.start), (weight, 0)];
+        let lane = lane(elem, width, &spans);
+        let (warps, shared) = row_warps(width);
+        let count = summing_blocks(rows, warps);
+        let partial = y.device().empty(&[count as usize, width], DType::F32)?;
+        let args = [
+            ptr(&dy),
+            flag(add_dy),
+            column(dz, z.start),
+            ptr(&partial),
+            ptr(dout),
+            ptr(inverse),
+            ptr(y),
+            column(&z.var.value, z.start),
+            long(z.stride()),
+            ptr(weight),
+            long(rows),
+            int(width),
+            flag(lane > 1),
+        ];
+        gpu.launch(
+            &SOURCE,
+            elem,
+            "gated_norm_backward",
+            [count, 1, 1],
+            [32, warps as u32, 1],
+            shared,
+            &args,
+        )?;
+        sum_partials(gpu, &dw, add_dw, &partial)
+    }
+}

@@ -1,0 +1,87 @@
+//! What the launches of kernels have in common: arguments, 16-byte access, grids.
+
+use crate::cuda::{Arg, Gpu, Source};
+use crate::{DType, Result, Tensor};
+
+/// Warps, and so rows at a time, of a block of 32 x 8 threads.
+pub(super) const WARPS: usize = 8;
+
+/// Shared memory for one f32 row a warp: as much as lets two blocks share a multiprocessor.
+const ROWS_BYTES: usize = 96 << 10;
+
+/// Address of the first element.
+pub(super) fn ptr(tensor: &Tensor) -> Arg {
+    Arg::Ptr(tensor.ptr())
+}
+
+/// Address of a column of the first row.
+pub(super) fn column(tensor: &Tensor, start: usize) -> Arg {
+    Arg::Ptr(address(tensor, start))
+}
+
+/// `long long`: counts and strides.
+pub(super) fn long(size: usize) -> Arg {
+    Arg::I64(size as i64)
+}
+
+/// `int`: the length of a row, a position in it.
+pub(super) fn int(size: usize) -> Arg {
+    Arg::I32(i32::try_from(size).expect("a row is shorter than 2^31"))
+}
+
+/// `int`: 0 or 1.
+pub(super) fn flag(set: bool) -> Arg {
+    Arg::I32(i32::from(set))
+}
+
+/// How many elements in a row one lane has: 16 bytes of `elem` where each row of `width` elements, from the given
+/// column of each tensor, is whole and aligned so, else 1.
+pub(super) fn lane(elem: DType, width: usize, spans: &[(&Tensor, usize)]) -> usize {
+    let vector = 16 / elem.size();
+    let aligned = |&(tensor, start): &(&Tensor, usize)| {
+        address(tensor, start).is_multiple_of(16)
+            && (tensor.cols() * tensor.dtype().size()).is_multiple_of(16)
+    };
+    if width.is_multiple_of(vector) && spans.iter().all(aligned) { vector } else { 1 }
+}
+
+/// Blocks along an axis of the grid.
+pub(super) fn blocks(count: usize, per_block: usize) -> u32 {
+    u32::try_from(count.div_ceil(per_block)).expect("a grid has fewer than 2^32 blocks")
+}
+
+/// A grid over a matrix whose blocks have `rows_each` rows by 32 lanes, and go on to further rows beyond `most` of them.
+pub(super) fn tiles(rows: usize, rows_each: usize, most: u32, width: usize, lane: usize) -> [u32; 3] {
+    [blocks(width, 32 * lane), blocks(rows, rows_each).min(most), 1]
+}
+
+/// Most blocks on a grid's second axis.
+pub(super) const AXIS: u32 = 65_535;
+
+/// Warps of a block that keeps one f32 row a warp in shared memory, and the bytes of that.
+pub(super) fn row_warps(width: usize) -> (usize, usize) {
+    let warps = (ROWS_BYTES / (4 * width)).clamp(1, WARPS);
+    (warps, 4 * width * warps)
+}
+
+/// Blocks of a kernel that sums over rows: two rows a warp, more where there would be more than 512 partial sums.
+pub(super) fn summing_blocks(rows: usize, warps: usize) -> u32 {
+    blocks(rows, 2 * warps).min(512)
+}
+
+/// Launches a kernel whose threads have 16 bytes of `elem` each.
+pub(super) fn flat(
+    gpu: &Gpu,
+    source: &Source,
+    elem: DType,
+    kernel: &str,
+    count: usize,
+    args: &[Arg],
+) -> Result<()> {
+    let grid = [blocks(count, 256 * 16 / elem.size()), 1, 1];
+    gpu.launch(source, elem, kernel, grid, [256, 1, 1], 0, args)
+}
+
+fn address(tensor: &Tensor, start: usize) -> u64 {
+    tensor.ptr() + (start * tensor.dtype().size()) as u64
+}

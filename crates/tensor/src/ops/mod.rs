@@ -1,0 +1,87 @@
+//! The operations of a training step, each with its forward and backward pass for both devices.
+//!
+//! Activations are matrices `[R, C]` with `R = batch * len` rows, row-major. Operations that mix positions are
+//! given the batch layout. The element type of activations is that of the tape's precision; norm weights,
+//! biases, convolution kernels and the scan's parameters are f32 always, statistics and states too.
+
+mod attention;
+mod conv;
+mod cross_entropy;
+pub(crate) mod elementwise;
+mod embedding;
+mod gated_norm;
+mod launch;
+mod linear;
+mod residual;
+mod rms_norm;
+mod scan;
+mod swiglu;
+#[cfg(test)]
+mod tests;
+
+pub use attention::{Heads, Rope, attention};
+pub use conv::conv1d_silu;
+pub use cross_entropy::{Loss, linear_cross_entropy};
+pub use embedding::embedding;
+pub use gated_norm::gated_rms_norm;
+pub use linear::linear;
+pub use residual::residual;
+pub use rms_norm::rms_norm;
+pub use scan::{Scan, ScanLayout, scan};
+pub use swiglu::swiglu;
+
+use crate::cuda::Source;
+use crate::tape::Var;
+
+/// The CUDA sources of all operations.
+pub const KERNELS: &[&Source] = &[
+    &attention::SOURCE,
+    &conv::SOURCE,
+    &cross_entropy::SOURCE,
+    &elementwise::SOURCE,
+    &embedding::SOURCE,
+    &gated_norm::SOURCE,
+    &linear::SOURCE,
+    &residual::SOURCE,
+    &rms_norm::SOURCE,
+    &scan::SOURCE,
+    &swiglu::SOURCE,
+];
+
+/// Some columns of a value: `width` from `start`.
+#[derive(Clone)]
+pub struct Cols {
+    /// The whole value.
+    pub var: Var,
+    /// First column.
+    pub start: usize,
+    /// Number of columns.
+    pub width: usize,
+}
+
+impl Cols {
+    /// Columns `start..start + width` of `var`.
+    pub fn new(var: &Var, start: usize, width: usize) -> Self {
+        assert!(start + width <= var.value.cols(), "columns {start}+{width} of {:?}", var.value);
+        Cols { var: var.clone(), start, width }
+    }
+
+    /// All columns.
+    pub fn all(var: &Var) -> Self {
+        Cols::new(var, 0, var.value.cols())
+    }
+
+    /// Elements from row to row.
+    pub(crate) fn stride(&self) -> usize {
+        self.var.value.cols()
+    }
+}
+
+/// How rows are laid out: row `b * len + t` is position `t` of sequence `b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLayout {
+    /// Sequences.
+    pub batch: usize,
+    /// Positions in each.
+    pub len: usize,
+}

@@ -1,0 +1,144 @@
+//! `silu(gate) * up`, the activation of the gated feed-forward layer (Shazeer 2020).
+
+use crate::cpu::{for_row_blocks, sigmoid};
+use crate::ops::Cols;
+use crate::tape::{Tape, Var};
+use crate::{Device, Error, Result, Tensor};
+
+/// `silu(gate) * up`, both `[R, F]`: columns of one fused projection, or of two.
+pub fn swiglu(tape: &mut Tape, gate: &Cols, up: &Cols) -> Result<Var> {
+    let (rows, width) = (gate.var.value.rows(), gate.width);
+    if up.width != width || up.var.value.rows() != rows {
+        return Err(Error::shape("swiglu", format!("gate of {width} columns, up of {}", up.width)));
+    }
+    let out = tape.device().empty(&[rows, width], gate.var.value.dtype())?;
+    match tape.device() {
+        Device::Cpu => forward_cpu(&out, gate, up),
+        Device::Cuda(gpu) => cuda::forward(gpu, &out, gate, up)?,
+    }
+    let (gate, up) = (gate.clone(), up.clone());
+    Ok(tape.push("swiglu", out, move |dout, grads| {
+        let dgate = grads.columns(&gate.var, width)?;
+        let dup = grads.columns(&up.var, width)?;
+        match dout.device() {
+            Device::Cpu => {
+                backward_cpu(&dgate, &dup, dout, &gate, &up);
+                Ok(())
+            }
+            Device::Cuda(gpu) => cuda::backward(gpu, &dgate, &dup, dout, &gate, &up),
+        }
+    }))
+}
+
+fn forward_cpu(out: &Tensor, gate: &Cols, up: &Cols) {
+    let width = gate.width;
+    let (gates, ups) = (gate.var.value.read(), up.var.value.read());
+    for_row_blocks(
+        [(&mut out.write(), width)],
+        #[inline(always)]
+        |first, [out]| {
+            for (i, out) in out.chunks_exact_mut(width).enumerate() {
+                let g = &gates[(first + i) * gate.stride() + gate.start..][..width];
+                let u = &ups[(first + i) * up.stride() + up.start..][..width];
+                for j in 0..width {
+                    out[j] = g[j] * sigmoid(g[j]) * u[j];
+                }
+            }
+        },
+    );
+}
+
+/// `dgate = dout up silu'(gate)`, `dup = dout silu(gate)`; the two may be columns of one buffer.
+fn backward_cpu(dgate: &Tensor, dup: &Tensor, dout: &Tensor, gate: &Cols, up: &Cols) {
+    let width = gate.width;
+    let (dout, gates, ups) = (dout.read(), gate.var.value.read(), up.var.value.read());
+    for_row_blocks(
+        [(&mut dgate.write(), gate.stride())],
+        #[inline(always)]
+        |first, [dgate]| {
+            for (i, dgate) in dgate.chunks_exact_mut(gate.stride()).enumerate() {
+                let r = first + i;
+                let dout = &dout[r * width..][..width];
+                let g = &gates[r * gate.stride() + gate.start..][..width];
+                let u = &ups[r * up.stride() + up.start..][..width];
+                for (j, d) in dgate[gate.start..][..width].iter_mut().enumerate() {
+                    let s = sigmoid(g[j]);
+                    *d = dout[j] * u[j] * s * (1.0 + g[j] * (1.0 - s));
+                }
+            }
+        },
+    );
+    for_row_blocks(
+        [(&mut dup.write(), up.stride())],
+        #[inline(always)]
+        |first, [dup]| {
+            for (i, dup) in dup.chunks_exact_mut(up.stride()).enumerate() {
+                let r = first + i;
+                let dout = &dout[r * width..][..width];
+                let g = &gates[r * gate.stride() + gate.start..][..width];
+                for (j, d) in dup[up.start..][..width].iter_mut().enumerate() {
+                    *d = dout[j] * g[j] * sigmoid(g[j]);
+                }
+            }
+        },
+    );
+}
+
+pub(super) use cuda::SOURCE;
+
+mod cuda {
+    //! Launches of `swiglu.cu`.
+
+    use crate::cuda::{Gpu, Source};
+    use crate::ops::Cols;
+    use crate::ops::launch::{AXIS, WARPS, column, flag, int, lane, long, ptr, tiles};
+    use crate::{Result, Tensor};
+
+    pub(in crate::ops) static SOURCE: Source = Source { name: "swiglu.cu", text: include_str!("swiglu.cu") };
+
+    pub(super) fn forward(gpu: &Gpu, out: &Tensor, gate: &Cols, up: &Cols) -> Result<()> {
+        let (elem, rows, width) = (out.dtype(), out.rows(), out.cols());
+        let (gates, ups) = (&gate.var.value, &up.var.value);
+        let lane = lane(elem, width, &[(out, 0), (gates, gate.start), (ups, up.start)]);
+        let args = [
+            ptr(out),
+            column(gates, gate.start),
+            long(gate.stride()),
+            column(ups, up.start),
+            long(up.stride()),
+            long(rows),
+            int(width),
+            flag(lane > 1),
+        ];
+        let grid = tiles(rows, WARPS, AXIS, width, lane);
+        gpu.launch(&SOURCE, elem, "swiglu_forward", grid, [32, WARPS as u32, 1], 0, &args)
+    }
+
+    pub(super) fn backward(
+        gpu: &Gpu,
+        dgate: &Tensor,
+        dup: &Tensor,
+        dout: &Tensor,
+        gate: &Cols,
+        up: &Cols,
+    ) -> Result<()> {
+        let (elem, rows, width) = (dout.dtype(), dout.rows(), dout.cols());
+        let (gates, ups) = (&gate.var.value, &up.var.value);
+        let spans = [(dgate, gate.start), (dup, up.start), (dout, 0), (gates, gate.start), (ups, up.start)];
+        let lane = lane(elem, width, &spans);
+        let args = [
+            column(dgate, gate.start),
+            column(dup, up.start),
+            ptr(dout),
+            column(gates, gate.start),
+            long(gate.stride()),
+            column(ups, up.start),
+            long(up.stride()),
+            long(rows),
+            int(width),
+            flag(lane > 1),
+        ];
+        let grid = tiles(rows, WARPS, AXIS, width, lane);
+        gpu.launch(&SOURCE, elem, "swiglu_backward", grid, [32, WARPS as u32, 1], 0, &args)
+    }
+}

@@ -1,0 +1,44 @@
+//! The sources of the kernels as a whole.
+
+use std::collections::HashSet;
+
+use super::KERNELS;
+use crate::DType;
+use crate::cuda::{compile_verbose, libraries};
+
+#[test]
+fn every_source_compiles_without_a_warning_for_both_types_and_architectures() {
+    if let Err(error) = libraries::require(libraries::Lib::Nvrtc) {
+        eprintln!(
+            "SKIPPED every_source_compiles_without_a_warning_for_both_types_and_architectures: {error}"
+        );
+        return;
+    }
+    for source in KERNELS {
+        for (arch, elem) in
+            [("sm_80", DType::F32), ("sm_80", DType::BF16), ("sm_90", DType::F32), ("sm_90", DType::BF16)]
+        {
+            let compiled = compile_verbose(source, elem, arch).unwrap();
+            assert!(!compiled.log.contains("warning"), "{} {arch} {elem:?}: {}", source.name, compiled.log);
+        }
+    }
+}
+
+#[test]
+fn every_cuda_file_of_this_folder_is_in_the_list() {
+    let mut files = HashSet::new();
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "cu") {
+                files.insert(path.file_name().unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let listed: HashSet<String> = KERNELS.iter().map(|source| source.name.to_owned()).collect();
+    assert_eq!(listed, files);
+    assert_eq!(listed.len(), KERNELS.len(), "no source is listed twice");
+}

@@ -1,0 +1,225 @@
+//! Parameters in banks: weights of one shape and role lie next to each other in one allocation, and so do their
+//! gradients; a bank `[L, ..shape]` is the batch an optimizer steps at once.
+//!
+//! A model declares its weights as [`ParamSpec`]s; [`Params::new`] lays the banks out on a device; the model's
+//! forward pass takes [`Param`] handles by index; an optimizer takes whole [`Bank`]s.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::{DType, Device, Precision, Result, Tensor};
+
+/// What a weight is for; optimizers route by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Token embedding `[vocab, hidden]` (also the head where the two are tied).
+    Embedding,
+    /// Untied output head `[vocab, hidden]`.
+    Head,
+    /// A two-dimensional weight inside a layer, `[out, in]`.
+    Matrix,
+    /// Depthwise convolution kernel `[channels, 1, width]`.
+    Conv,
+    /// Norm weights, biases, `A_log`, `D`, `dt_bias`.
+    Vector,
+}
+
+/// A run of rows of a fused weight (rows of the out axis), such as `z` of a Mamba2 input projection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Name, such as `gate`.
+    pub name: &'static str,
+    /// Number of consecutive rows.
+    pub rows: usize,
+    /// Number of equal heads these rows consist of (1 where heads mean nothing).
+    pub heads: usize,
+}
+
+/// The initial value of a weight trained from scratch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Independent normal entries with this standard deviation.
+    Normal(f32),
+    /// All ones.
+    Ones,
+    /// All zeros.
+    Zeros,
+    /// `ln(1), ln(2), ..., ln(n)`.
+    LogRange,
+}
+
+/// Declaration of one weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParamSpec {
+    /// Name in the model's file.
+    pub name: String,
+    /// Shape; the first axis of a matrix is `out`.
+    pub shape: Vec<usize>,
+    /// What it is for.
+    pub role: Role,
+    /// Segments of the out axis, covering all rows; one entry where the weight is not fused. Empty for vectors.
+    pub segments: Vec<Segment>,
+    /// Value at the start.
+    pub init: Init,
+}
+
+impl ParamSpec {
+    /// Number of entries.
+    pub fn numel(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Weights of one shape and role.
+pub struct Bank {
+    /// Shape of one member.
+    pub shape: Vec<usize>,
+    /// Role of all members.
+    pub role: Role,
+    /// Indices of the members in [`Params::specs`], in order of their slots.
+    pub members: Vec<usize>,
+    /// Weights of record `[L, ..shape]`, f32.
+    pub weight: Tensor,
+    /// What the forward pass reads: a bf16 copy in mixed precision, else the weights of record themselves.
+    pub compute: Tensor,
+    /// Gradients `[L, ..shape]`, f32.
+    pub grad: Tensor,
+}
+
+/// Handle to one weight inside its bank; cheap to clone.
+#[derive(Clone)]
+pub struct Param {
+    /// What the forward pass reads.
+    pub value: Tensor,
+    /// Its gradient, f32.
+    pub grad: Tensor,
+    written: Arc<AtomicBool>,
+}
+
+impl Param {
+    /// A weight by itself, outside any bank (checks and tests).
+    pub fn alone(value: Tensor, grad: Tensor) -> Self {
+        Param { value, grad, written: Arc::default() }
+    }
+
+    /// Whether a backward pass must add to `grad` (true) or overwrite it: the first write of a step overwrites.
+    pub(crate) fn accumulate(&self) -> bool {
+        self.written.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// All weights of a model on one device.
+pub struct Params {
+    device: Device,
+    precision: Precision,
+    specs: Vec<ParamSpec>,
+    banks: Vec<Bank>,
+    handles: Vec<Param>,
+}
+
+impl Params {
+    /// Lays out zeroed banks for `specs` on `device`.
+    pub fn new(device: &Device, precision: Precision, specs: Vec<ParamSpec>) -> Result<Self> {
+        let mut groups: Vec<(Vec<usize>, Role, Vec<usize>)> = Vec::new();
+        let mut index: HashMap<(Vec<usize>, Role), usize> = HashMap::new();
+        for (i, spec) in specs.iter().enumerate() {
+            let slot = *index.entry((spec.shape.clone(), spec.role)).or_insert_with(|| {
+                groups.push((spec.shape.clone(), spec.role, Vec::new()));
+                groups.len() - 1
+            });
+            groups[slot].2.push(i);
+        }
+        let mut banks = Vec::with_capacity(groups.len());
+        let mut handles: Vec<Option<Param>> = vec![None; specs.len()];
+        for (shape, role, members) in groups {
+            let mut full = vec![members.len()];
+            full.extend_from_slice(&shape);
+            let weight = device.zeros(&full, DType::F32)?;
+            let grad = device.zeros(&full, DType::F32)?;
+            let low = precision.compute() == DType::BF16 && !matches!(role, Role::Vector | Role::Conv);
+            let compute = if low { device.zeros(&full, DType::BF16)? } else { weight.clone() };
+            for (slot, &i) in members.iter().enumerate() {
+                handles[i] = Some(Param::alone(compute.slot(slot), grad.slot(slot)));
+            }
+            banks.push(Bank { shape, role, members, weight, compute, grad });
+        }
+        let handles = handles.into_iter().flatten().collect();
+        Ok(Params { device: device.clone(), precision, specs, banks, handles })
+    }
+
+    /// The device the banks are on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Precision the banks were laid out for.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Declarations, in the model's order.
+    pub fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    /// All banks.
+    pub fn banks(&self) -> &[Bank] {
+        &self.banks
+    }
+
+    /// Handle of weight `i`.
+    pub fn get(&self, i: usize) -> &Param {
+        &self.handles[i]
+    }
+
+    /// Number of entries of all weights.
+    pub fn numel(&self) -> usize {
+        self.specs.iter().map(ParamSpec::numel).sum()
+    }
+
+    /// Weight of record of parameter `i`, read back to the host.
+    pub fn weight(&self, i: usize) -> Result<Vec<f32>> {
+        self.record(i).to_vec()
+    }
+
+    /// Sets the weight of record of parameter `i`; call [`Params::refresh`] after the last one.
+    pub fn set_weight(&self, i: usize, values: &[f32]) -> Result<()> {
+        self.record(i).copy_from_slice(values)
+    }
+
+    /// Writes the low-precision copies anew from the weights of record.
+    pub fn refresh(&self) -> Result<()> {
+        self.banks.iter().try_for_each(Bank::refresh)
+    }
+
+    /// Starts a step: the next write to each gradient overwrites it.
+    pub fn begin_step(&self) {
+        for handle in &self.handles {
+            handle.written.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the backward passes of a step: zeroes the gradients that none of them wrote.
+    pub fn finish_grads(&self) -> Result<()> {
+        for handle in &self.handles {
+            if !handle.written.swap(true, Ordering::Relaxed) {
+                handle.grad.fill_zero()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, i: usize) -> Tensor {
+        let bank = self.banks.iter().find(|b| b.members.contains(&i)).expect("every weight is in a bank");
+        let slot = bank.members.iter().position(|&m| m == i).expect("found above");
+        bank.weight.slot(slot)
+    }
+}
+
+impl Bank {
+    /// Writes the low-precision copy anew from the weights of record.
+    pub fn refresh(&self) -> Result<()> {
+        if self.compute.dtype() == DType::BF16 { self.weight.cast_into(&self.compute) } else { Ok(()) }
+    }
+}

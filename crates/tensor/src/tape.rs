@@ -1,0 +1,154 @@
+//! The tape: every operation appends its backward step; [`Tape::backward`] runs them last to first.
+//!
+//! A value that several operations read collects its gradient by addition, in the reverse order of the forward
+//! pass, so results do not depend on timing. A value may also be read by columns (the fused projections of a
+//! Mamba2 layer): then each reader owns its columns of one gradient buffer and overwrites them; a reader missing
+//! at the end is an error.
+
+use crate::{Device, Error, Precision, Result, Tensor};
+
+/// A value on the tape.
+#[derive(Clone)]
+pub struct Var {
+    pub(crate) id: usize,
+    /// The value.
+    pub value: Tensor,
+}
+
+type Backward = Box<dyn FnOnce(&mut Grads) -> Result<()>>;
+
+/// Records operations for the backward pass.
+pub struct Tape {
+    device: Device,
+    precision: Precision,
+    recording: bool,
+    steps: Vec<(&'static str, Backward)>,
+    count: usize,
+}
+
+impl Tape {
+    /// A tape that records, for training.
+    pub fn new(device: &Device, precision: Precision) -> Self {
+        Tape { device: device.clone(), precision, recording: true, steps: Vec::new(), count: 0 }
+    }
+
+    /// A tape that keeps nothing, for evaluation: intermediate values are freed as soon as their readers are done.
+    pub fn without_gradients(device: &Device, precision: Precision) -> Self {
+        Tape { recording: false, ..Tape::new(device, precision) }
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// In what precision it computes.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether backward steps are kept.
+    pub fn recording(&self) -> bool {
+        self.recording
+    }
+
+    /// A value without history.
+    pub fn leaf(&mut self, value: Tensor) -> Var {
+        self.count += 1;
+        Var { id: self.count - 1, value }
+    }
+
+    /// Appends an operation's result and its backward step.
+    pub(crate) fn push(
+        &mut self,
+        op: &'static str,
+        value: Tensor,
+        backward: impl FnOnce(&Tensor, &mut Grads) -> Result<()> + 'static,
+    ) -> Var {
+        let var = self.leaf(value);
+        if self.recording {
+            let id = var.id;
+            let step = move |grads: &mut Grads| match grads.take(id)? {
+                Some(dy) => backward(&dy, grads),
+                None => Ok(()),
+            };
+            self.steps.push((op, Box::new(step)));
+        }
+        var
+    }
+
+    /// Runs the backward pass from `root` with gradient `seed` (of `root`'s shape), consuming the tape.
+    /// Parameter gradients land in the parameters; gradients of leaves stay in the result.
+    pub fn backward(self, root: &Var, seed: Tensor) -> Result<Grads> {
+        let mut grads = Grads { slots: Vec::new() };
+        grads.slots.resize_with(self.count, || None);
+        grads.slots[root.id] = Some(Slot { grad: seed, covered: None });
+        for (_, step) in self.steps.into_iter().rev() {
+            step(&mut grads)?;
+        }
+        Ok(grads)
+    }
+}
+
+struct Slot {
+    grad: Tensor,
+    covered: Option<usize>,
+}
+
+/// Gradients of the values on a tape, while the backward pass runs and after it.
+pub struct Grads {
+    slots: Vec<Option<Slot>>,
+}
+
+impl Grads {
+    /// The gradient of a leaf after the pass.
+    pub fn of(&self, var: &Var) -> Option<&Tensor> {
+        self.slots[var.id].as_ref().map(|s| &s.grad)
+    }
+
+    /// The buffer an operation writes the gradient of `var` to, and whether it must add to what is there.
+    pub(crate) fn target(&mut self, var: &Var) -> Result<(Tensor, bool)> {
+        if let Some(slot) = &self.slots[var.id] {
+            return Ok((slot.grad.clone(), true));
+        }
+        let grad = var.value.device().empty(var.value.shape(), var.value.dtype())?;
+        self.slots[var.id] = Some(Slot { grad: grad.clone(), covered: None });
+        Ok((grad, false))
+    }
+
+    /// Hands over `grad` as (part of) the gradient of `var`: kept as it is where it is the first.
+    pub(crate) fn give(&mut self, var: &Var, grad: Tensor) -> Result<()> {
+        match &self.slots[var.id] {
+            Some(slot) => crate::ops::elementwise::add_assign(&slot.grad, &grad),
+            None => {
+                self.slots[var.id] = Some(Slot { grad, covered: None });
+                Ok(())
+            }
+        }
+    }
+
+    /// The buffer of which the caller overwrites `width` columns that no one else writes.
+    pub(crate) fn columns(&mut self, var: &Var, width: usize) -> Result<Tensor> {
+        let slot = match self.slots[var.id].take() {
+            Some(Slot { grad, covered: Some(n) }) => Slot { grad, covered: Some(n + width) },
+            Some(_) => return Err(Error::shape("tape", "a value is read both whole and by columns")),
+            None => {
+                let grad = var.value.device().empty(var.value.shape(), var.value.dtype())?;
+                Slot { grad, covered: Some(width) }
+            }
+        };
+        let grad = slot.grad.clone();
+        self.slots[var.id] = Some(slot);
+        Ok(grad)
+    }
+
+    fn take(&mut self, id: usize) -> Result<Option<Tensor>> {
+        match self.slots[id].take() {
+            None => Ok(None),
+            Some(Slot { grad, covered: Some(n) }) if n != grad.cols() => {
+                Err(Error::shape("tape", format!("only {n} of {} columns have a gradient", grad.cols())))
+            }
+            Some(slot) => Ok(Some(slot.grad)),
+        }
+    }
+}

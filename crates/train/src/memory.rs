@@ -1,0 +1,268 @@
+//! How much device memory a training step takes, estimated from the configuration alone.
+//!
+//! With `N` weights, `M` of them in matrices, `R = batch * seq_len` rows and `e` bytes an activation (4 in f32, 2 in
+//! mixed precision):
+//!
+//! | part | bytes |
+//! |---|---|
+//! | weights | `4 N`, and in mixed precision `2` more for each weight that matrix products read |
+//! | gradients | `4 N` |
+//! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of AdamW) for the others |
+//! | activations | `R` times what each operation keeps for the backward pass, see below |
+//! | workspace | the largest of: a layer's gradients in the backward pass; a block of logits; the orthogonaliser's banks |
+//!
+//! Elements that a row keeps, with `h` the hidden size, `f` the width of the MLP, `q` and `k` the widths of all query and
+//! key heads, and for Mamba2 `D` channels, `C` channels of the convolution and `P` rows of the input projection:
+//!
+//! | where | elements |
+//! |---|---|
+//! | both norms' inputs and outputs, both branches' outputs | `6 h` |
+//! | MLP: gate, up and their product | `3 f` |
+//! | attention: queries, keys, values, output | `2 q + 2 k` |
+//! | Mamba2: projection, convolution, scan, gated norm | `P + C + 2 D` |
+//! | last norm's input and output, gradient of the loss | `3 h` |
+//!
+//! Statistics of the norms and of the softmax are 4 bytes each a row (and head). On a GPU, attention also keeps its
+//! inputs rotated (`q + 2 k`) and the softmax itself (heads times `seq_len`). The backward pass of a scan takes
+//! `2 H N + D` floats a row, with `H` heads of state size `N`. Logits exist for a block of rows only. Token ids and
+//! rotary tables are small against all this and left out.
+//!
+//! The estimate and what a step on the CPU really takes:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tensor::{DType, Device, Precision, Tokens, tape::Tape};
+//! use train::memory::{Step, estimate};
+//!
+//! let config = models::presets::find("granite-nano")?.config();
+//! let (optimizer, precision) = (optim::find("adamw")?, Precision::F32);
+//! let step = Step { optimizer, precision, cuda: false, batch_size: 4, seq_len: 256 };
+//! let expected = estimate(&config, &step);
+//!
+//! let model = models::Model::new(config, &Device::Cpu, precision, 256)?;
+//! let tokens = Tokens::new(&Device::Cpu, &[7; 4 * 256], 4, 256)?;
+//! let (inputs, targets) = (Arc::new(tokens), Tokens::new(&Device::Cpu, &[8; 4 * 256], 4, 256)?);
+//! let mut tape = Tape::new(&Device::Cpu, precision);
+//! let loss = model.loss(&mut tape, &inputs, &targets)?.mean;
+//! tape.backward(&loss, Device::Cpu.zeros(&[1], DType::F32)?)?;
+//!
+//! let measured = Device::Cpu.peak_bytes() as f64;
+//! let expected = (expected.total() - expected.optimizer) as f64; // no optimizer was made here
+//! assert!((expected / measured - 1.0).abs() < 0.1, "{expected} expected, {measured} measured");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::collections::BTreeMap;
+
+use models::{Config, LayerKind};
+use tensor::Precision;
+use tensor::params::{ParamSpec, Role};
+
+/// Most bytes of f32 logits that exist at once.
+const LOGIT_BLOCK: u64 = 256 << 20;
+/// Bytes of state that AdamW keeps for a weight: two moments.
+const ADAMW_STATE: u64 = 8;
+
+/// An estimate, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Weights of record, and their bf16 copies in mixed precision.
+    pub weights: u64,
+    /// Gradients.
+    pub gradients: u64,
+    /// State of the optimizer.
+    pub optimizer: u64,
+    /// What the forward pass keeps for the backward pass.
+    pub activations: u64,
+    /// The most that comes and goes within a step.
+    pub workspace: u64,
+}
+
+impl Estimate {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.gradients + self.optimizer + self.activations + self.workspace
+    }
+}
+
+/// What decides a step's memory, beside the model.
+#[derive(Clone, Copy)]
+pub struct Step<'a> {
+    /// The optimizer.
+    pub optimizer: &'a optim::Row,
+    /// What it computes in.
+    pub precision: Precision,
+    /// Whether it computes on a GPU.
+    pub cuda: bool,
+    /// Rows a step.
+    pub batch_size: usize,
+    /// Tokens in a row.
+    pub seq_len: usize,
+}
+
+/// Estimates the memory of a training step.
+pub fn estimate(config: &Config, step: &Step) -> Estimate {
+    let specs = models::parameters(config);
+    let mixed = step.precision == Precision::Mixed;
+    let element = step.precision.compute().size() as u64;
+    let sum = |bytes: &dyn Fn(Role) -> u64| {
+        specs.iter().map(|spec| spec.numel() as u64 * bytes(spec.role)).sum::<u64>()
+    };
+    let in_products = |role| matches!(role, Role::Embedding | Role::Head | Role::Matrix);
+    let state = |role| if role == Role::Matrix { step.optimizer.state_bytes as u64 } else { ADAMW_STATE };
+
+    let rows = (step.batch_size * step.seq_len) as u64;
+    let scratch = if step.optimizer.name == "adamw" { 0 } else { orthogonaliser(&specs) };
+    let layers = layers(config);
+    let hidden = config.hidden_size() as u64;
+    let len = if step.cuda { step.seq_len as u64 } else { 0 };
+    let kept: u64 = layers.iter().map(|layer| layer.kept(hidden, len, element)).sum();
+    let last = layers.iter().map(|layer| layer.gradients(hidden) * element + layer.scan()).max().unwrap_or(0);
+    let vocab = config.vocab_size() as u64;
+    let block = (LOGIT_BLOCK / (4 * vocab)).clamp(1, rows);
+    let logits = block * vocab * if mixed { 4 + element } else { 4 };
+    Estimate {
+        weights: sum(&|role| if mixed && in_products(role) { 6 } else { 4 }),
+        gradients: sum(&|_| 4),
+        optimizer: sum(&state),
+        activations: rows * (kept + 3 * hidden * element + 4),
+        workspace: (rows * last).max(logits).max(scratch),
+    }
+}
+
+/// Bytes that the orthogonaliser takes for the largest bank, `L` matrices `[m, n]` with `r = min(m, n)`: two banks and
+/// two Gram matrices each, `8 L (m n + r^2)`.
+fn orthogonaliser(specs: &[ParamSpec]) -> u64 {
+    let mut banks: BTreeMap<&[usize], u64> = BTreeMap::new();
+    for spec in specs.iter().filter(|spec| spec.role == Role::Matrix) {
+        *banks.entry(&spec.shape).or_default() += 1;
+    }
+    let bytes = |(shape, count): (&[usize], u64)| {
+        let smaller = shape.iter().copied().min().unwrap_or(0) as u64;
+        8 * count * (shape.iter().product::<usize>() as u64 + smaller * smaller)
+    };
+    banks.into_iter().map(bytes).max().unwrap_or(0)
+}
+
+/// Widths of one layer.
+struct Layer {
+    /// Width of the MLP.
+    mlp: u64,
+    mixer: Mixer,
+}
+
+enum Mixer {
+    /// Widths of all query and of all key heads, and the number of query heads.
+    Attention { query: u64, key: u64, heads: u64 },
+    /// Channels, channels of the convolution, rows of the input projection, and the state size of all heads together.
+    Mamba2 { inner: u64, conv: u64, projection: u64, states: u64 },
+}
+
+fn layers(config: &Config) -> Vec<Layer> {
+    let attention = |heads: usize, kv_heads: usize, dim: usize| Mixer::Attention {
+        query: (heads * dim) as u64,
+        key: (kv_heads * dim) as u64,
+        heads: heads as u64,
+    };
+    match config {
+        Config::Granite(c) => {
+            let mixer = |kind: &LayerKind| match kind {
+                LayerKind::Attention => attention(c.num_attention_heads, c.num_key_value_heads, c.head_dim),
+                LayerKind::Mamba => Mixer::Mamba2 {
+                    inner: c.mamba.inner() as u64,
+                    conv: c.mamba.conv_dim() as u64,
+                    projection: c.mamba.in_proj_rows() as u64,
+                    states: (c.mamba.n_heads * c.mamba.d_state) as u64,
+                },
+            };
+            let mlp = c.shared_intermediate_size as u64;
+            c.layers.iter().map(|kind| Layer { mlp, mixer: mixer(kind) }).collect()
+        }
+        Config::Qwen2(c) => {
+            let mixer = || attention(c.num_attention_heads, c.num_key_value_heads, c.head_dim);
+            let mlp = c.intermediate_size as u64;
+            (0..c.num_hidden_layers).map(|_| Layer { mlp, mixer: mixer() }).collect()
+        }
+    }
+}
+
+impl Layer {
+    /// Bytes a row that the forward pass keeps, with `element` bytes an activation; `len` is the length of a row on a
+    /// GPU, 0 on the CPU.
+    fn kept(&self, hidden: u64, len: u64, element: u64) -> u64 {
+        let (mixer, statistics) = match self.mixer {
+            Mixer::Attention { query, key, heads } if len > 0 => (3 * query + 4 * key + heads * len, 2),
+            Mixer::Attention { query, key, heads } => (2 * query + 2 * key, 2 + heads),
+            Mixer::Mamba2 { inner, conv, projection, .. } => (projection + conv + 2 * inner, 3),
+        };
+        (6 * hidden + 3 * self.mlp + mixer) * element + 4 * statistics
+    }
+
+    /// Bytes a row that the backward pass of the scan takes: gradients of B and C of every head, and states.
+    fn scan(&self) -> u64 {
+        match self.mixer {
+            Mixer::Attention { .. } => 0,
+            Mixer::Mamba2 { inner, states, .. } => 4 * (2 * states + inner),
+        }
+    }
+
+    /// Elements a row of the gradients that exist at once in the backward pass of the layer.
+    fn gradients(&self, hidden: u64) -> u64 {
+        let mixer = match self.mixer {
+            Mixer::Attention { query, key, .. } => 2 * query + 2 * key,
+            Mixer::Mamba2 { inner, conv, projection, .. } => projection + inner + conv.max(inner),
+        };
+        hidden + mixer.max(3 * self.mlp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(preset: &str, step: Step) -> (Config, Estimate) {
+        let config = models::presets::find(preset).unwrap().config();
+        let estimate = estimate(&config, &step);
+        (config, estimate)
+    }
+
+    fn step(optimizer: &str) -> Step<'static> {
+        let optimizer = optim::find(optimizer).unwrap();
+        Step { optimizer, precision: Precision::F32, cuda: false, batch_size: 8, seq_len: 512 }
+    }
+
+    #[test]
+    fn fixed_parts_follow_the_counts() {
+        let (config, adamw) = of("granite-4.0-h-350m", step("adamw"));
+        let n = models::count(&config) as u64;
+        assert_eq!([adamw.weights, adamw.gradients, adamw.optimizer], [4 * n, 4 * n, 8 * n]);
+        let (_, muon) = of("granite-4.0-h-350m", step("muon"));
+        let embedding = 100_352 * 768;
+        let matrices = (8 * n - muon.optimizer) / 4;
+        assert!(matrices > n - embedding - n / 100 && matrices < n - embedding, "{matrices} of {n}");
+    }
+
+    #[test]
+    fn activations_grow_with_the_rows_and_shrink_with_the_precision() {
+        for preset in ["granite-4.0-h-350m", "granite-4.0-350m", "qwen2.5-0.5b"] {
+            let (_, one) = of(preset, step("muon"));
+            let (_, two) = of(preset, Step { batch_size: 16, ..step("muon") });
+            let (_, mixed) = of(preset, Step { precision: Precision::Mixed, ..step("muon") });
+            assert_eq!(two.activations, 2 * one.activations);
+            assert!(mixed.activations < one.activations * 51 / 100, "{preset}");
+            assert!(mixed.weights > one.weights);
+            assert_eq!(
+                one.total(),
+                one.weights + one.gradients + one.optimizer + one.activations + one.workspace
+            );
+        }
+    }
+
+    /// The table of the module's documentation, in numbers, for one Mamba2 layer of h-350m.
+    #[test]
+    fn a_mamba2_layer_by_hand() {
+        let config = models::presets::find("granite-4.0-h-350m").unwrap().config();
+        let kept = layers(&config)[0].kept(768, 0, 2);
+        assert_eq!(kept, 2 * (6 * 768 + 3 * 2048 + 3376 + 1792 + 2 * 1536) + 12);
+    }
+}

@@ -1,0 +1,309 @@
+//! The types of a recipe, section by section; field names are the keys of the TOML file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use data::{Packing, Source, TokenizerSpec};
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Where the run is kept.
+    pub run: Run,
+    /// What is trained.
+    pub model: Model,
+    /// On what.
+    pub data: Data,
+    /// By which rule.
+    pub optimizer: Optimizer,
+    /// For how long, how and where.
+    pub train: Train,
+}
+
+/// `[run]`: where the run is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Name of the run's folder; `auto` makes one up.
+    pub name: String,
+    /// The folder that holds the run folders.
+    pub results: PathBuf,
+}
+
+/// `[model]`: exactly one of `preset` and `dir` is set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Name in [`models::presets`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Folder with `config.json` in the Hugging Face layout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dir: Option<PathBuf>,
+    /// Whether to start from the weights in `dir`.
+    pub pretrained: bool,
+}
+
+/// `[data]`: what is read, and how it becomes rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Where the documents come from: `synthetic`, or a path.
+    #[serde(with = "as_text")]
+    pub source: Source,
+    /// Column or field that holds the text.
+    pub text_column: String,
+    /// What turns text into tokens: `bytes`, `synthetic`, or the path of a `tokenizer.json`.
+    #[serde(with = "as_text")]
+    pub tokenizer: TokenizerSpec,
+    /// How documents become rows: `pack` or `truncate`.
+    #[serde(with = "as_text")]
+    pub packing: Packing,
+    /// How many documents are read.
+    pub examples: Examples,
+    /// Tokens in a row.
+    pub seq_len: usize,
+    /// Folder of the token cache.
+    pub cache_dir: PathBuf,
+    /// Seed of the synthetic language; the same in all runs that are compared.
+    pub seed: u64,
+}
+
+/// `[optimizer]`: the rule of the matrices, and AdamW for the rest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Optimizer {
+    /// Name in [`optim::ALL`].
+    pub name: String,
+    /// Peak learning rate of the matrices.
+    pub lr: f64,
+    /// AdamW for the rest of the weights.
+    pub adamw: AdamW,
+    /// The keys that the optimizer's row declares.
+    #[serde(flatten)]
+    pub keys: BTreeMap<String, toml::Value>,
+}
+
+/// `[optimizer.adamw]`: AdamW for the weights that the matrix rule does not take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay rates of the two moments.
+    pub betas: [f64; 2],
+    /// Epsilon.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// `[train]`: for how long, how and where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Rows a step.
+    pub batch_size: usize,
+    /// Steps over which the rate rises.
+    pub warmup: u64,
+    /// Evaluate every so many steps and at the end; 0: at the end only.
+    pub eval_steps: u64,
+    /// Most validation batches an evaluation reads.
+    pub eval_batches: usize,
+    /// Save the model every so many steps and at the end; 0: at the end only.
+    pub save_steps: u64,
+    /// Seed of the weights and of the order of the data.
+    pub seed: u64,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// In what it computes.
+    pub precision: Precision,
+}
+
+/// How many documents are read: a number, or `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ExamplesForm", into = "ExamplesForm")]
+pub enum Examples {
+    /// At most so many, in order.
+    AtMost(usize),
+    /// All there are; the synthetic language never ends.
+    All,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(untagged)]
+enum ExamplesForm {
+    Number(usize),
+    Word(ExamplesWord),
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ExamplesWord {
+    All,
+}
+
+/// In what a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Mixed on CUDA, f32 on the CPU.
+    Auto,
+    /// Everything in f32.
+    F32,
+    /// bf16 activations and products over f32 weights of record.
+    Mixed,
+}
+
+impl From<tensor::Precision> for Precision {
+    fn from(precision: tensor::Precision) -> Self {
+        match precision {
+            tensor::Precision::F32 => Precision::F32,
+            tensor::Precision::Mixed => Precision::Mixed,
+        }
+    }
+}
+
+impl Precision {
+    /// What it means on a device.
+    pub fn on(self, cuda: bool) -> tensor::Precision {
+        match self {
+            Precision::Mixed => tensor::Precision::Mixed,
+            Precision::Auto if cuda => tensor::Precision::Mixed,
+            Precision::F32 | Precision::Auto => tensor::Precision::F32,
+        }
+    }
+}
+
+impl Examples {
+    /// The bound, if there is one.
+    pub fn limit(self) -> Option<usize> {
+        match self {
+            Examples::AtMost(n) => Some(n),
+            Examples::All => None,
+        }
+    }
+}
+
+impl Model {
+    /// The preset's name, or the folder.
+    pub fn label(&self) -> String {
+        match (&self.preset, &self.dir) {
+            (Some(preset), _) => preset.clone(),
+            (None, Some(dir)) => dir.display().to_string(),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+impl From<ExamplesForm> for Examples {
+    fn from(form: ExamplesForm) -> Self {
+        match form {
+            ExamplesForm::Number(n) => Examples::AtMost(n),
+            ExamplesForm::Word(ExamplesWord::All) => Examples::All,
+        }
+    }
+}
+
+impl From<Examples> for ExamplesForm {
+    fn from(examples: Examples) -> Self {
+        match examples {
+            Examples::AtMost(n) => ExamplesForm::Number(n),
+            Examples::All => ExamplesForm::Word(ExamplesWord::All),
+        }
+    }
+}
+
+impl Data {
+    /// The same for crate `data`.
+    pub fn options(&self) -> data::Options {
+        data::Options {
+            source: self.source.clone(),
+            text_column: self.text_column.clone(),
+            tokenizer: self.tokenizer.clone(),
+            examples: self.examples.limit(),
+            seq_len: self.seq_len,
+            packing: self.packing,
+            cache_dir: self.cache_dir.clone(),
+            seed: self.seed,
+        }
+    }
+}
+
+impl Optimizer {
+    /// The keys of the optimizer's row, for crate `optim`.
+    pub fn settings(&self) -> BTreeMap<String, optim::Value> {
+        let value = |value: &toml::Value| match value {
+            toml::Value::Float(x) => optim::Value::Number(*x),
+            other => optim::Value::Word(other.as_str().unwrap_or_default().to_string()),
+        };
+        self.keys.iter().map(|(key, given)| (key.clone(), value(given))).collect()
+    }
+}
+
+impl AdamW {
+    /// The same for crate `optim`.
+    pub fn settings(&self) -> optim::AdamWSettings {
+        optim::AdamWSettings {
+            betas: (self.betas[0] as f32, self.betas[1] as f32),
+            eps: self.eps as f32,
+            weight_decay: self.weight_decay as f32,
+        }
+    }
+}
+
+/// Values of crate `data` that a recipe spells as one word or path.
+trait Text: Sized {
+    fn text(&self) -> String;
+    fn parse(text: String) -> Result<Self, String>;
+}
+
+impl Text for Source {
+    fn text(&self) -> String {
+        match self {
+            Source::Synthetic => "synthetic".into(),
+            Source::Path(path) => path.display().to_string(),
+        }
+    }
+
+    fn parse(text: String) -> Result<Self, String> {
+        Ok(if text == "synthetic" { Source::Synthetic } else { Source::Path(text.into()) })
+    }
+}
+
+impl Text for TokenizerSpec {
+    fn text(&self) -> String {
+        self.to_string()
+    }
+
+    fn parse(text: String) -> Result<Self, String> {
+        Ok(TokenizerSpec::parse(&text))
+    }
+}
+
+impl Text for Packing {
+    fn text(&self) -> String {
+        self.name().into()
+    }
+
+    fn parse(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Text;
+
+    pub(super) fn serialize<T: Text, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&value.text())
+    }
+
+    pub(super) fn deserialize<'de, T: Text, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+        T::parse(String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,92 @@
+//! One training step: forward, backward, optimizer; and evaluation.
+
+use std::sync::Arc;
+
+use data::Batch;
+use models::Model;
+use optim::{Optimizer, Rates};
+use tensor::params::Params;
+use tensor::tape::Tape;
+use tensor::{Device, Precision, Tokens};
+
+use crate::error::Result;
+
+/// A model with its optimizer.
+pub struct Trainer {
+    model: Model,
+    optimizer: Optimizer,
+}
+
+/// What one backward pass found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Gradient {
+    /// Mean loss of the batch, nats per token.
+    pub loss: f64,
+    /// Global L2 norm of the gradients.
+    pub norm: f64,
+}
+
+impl Trainer {
+    /// Joins a model and the optimizer made for its weights.
+    pub fn new(model: Model, optimizer: Optimizer) -> Self {
+        Trainer { model, optimizer }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Forward and backward pass: leaves the gradients in the model's banks. Waits for nothing; the loss is still
+    /// on the device.
+    pub fn forward_backward(&self, batch: &Batch) -> Result<tensor::Tensor> {
+        let (device, precision) = (self.device(), self.precision());
+        let (ids, targets) = tokens(device, batch)?;
+        let mut tape = Tape::new(device, precision);
+        self.model.params().begin_step();
+        let loss = self.model.loss(&mut tape, &ids, &targets)?.mean;
+        let seed = device.zeros(&[1], tensor::DType::F32)?;
+        tape.backward(&loss, seed)?;
+        self.model.params().finish_grads()?;
+        Ok(loss.value)
+    }
+
+    /// Forward and backward pass, with loss and gradient norm read back.
+    pub fn gradient(&self, batch: &Batch) -> Result<Gradient> {
+        let loss = self.forward_backward(batch)?;
+        let norm = optim::gradient_norm(self.model.params())?;
+        Ok(Gradient { loss: f64::from(loss.to_vec()?[0]), norm })
+    }
+
+    /// Moves the weights by the gradients in the banks.
+    pub fn apply(&mut self, rates: Rates) -> Result<()> {
+        Ok(self.optimizer.step(self.model.params(), rates)?)
+    }
+
+    /// Sum of the losses over a batch and the number of positions it is the sum of.
+    pub fn evaluate(&self, batch: &Batch) -> Result<(f64, usize)> {
+        let (ids, targets) = tokens(self.device(), batch)?;
+        let mut tape = Tape::without_gradients(self.device(), self.precision());
+        let loss = self.model.loss(&mut tape, &ids, &targets)?;
+        let mean = f64::from(loss.mean.value.to_vec()?[0]);
+        Ok((mean * loss.positions as f64, loss.positions))
+    }
+
+    fn params(&self) -> &Params {
+        self.model.params()
+    }
+
+    fn device(&self) -> &Device {
+        self.params().device()
+    }
+
+    fn precision(&self) -> Precision {
+        self.params().precision()
+    }
+}
+
+fn tokens(device: &Device, batch: &Batch) -> Result<(Arc<Tokens>, Tokens)> {
+    let ids = Tokens::new(device, &batch.inputs, batch.rows, batch.seq_len)?;
+    let targets = Tokens::new(device, &batch.targets, batch.rows, batch.seq_len)?;
+    Ok((Arc::new(ids), targets))
+}
