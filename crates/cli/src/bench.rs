@@ -51,8 +51,12 @@ pub fn step(args: &StepArgs) -> anyhow::Result<()> {
     let vocab = config.vocab_size();
     let model = Model::new(config, &device, precision, seq)?;
     model.initialize(0)?;
-    let optimizer =
-        Optimizer::new(&args.optimizer, &std::collections::BTreeMap::new(), &AdamWSettings::default(), model.params())?;
+    let optimizer = Optimizer::new(
+        &args.optimizer,
+        &std::collections::BTreeMap::new(),
+        &AdamWSettings::default(),
+        model.params(),
+    )?;
     let mut trainer = Trainer::new(model, optimizer);
 
     let mut passes = Vec::new();
@@ -85,10 +89,12 @@ pub fn step(args: &StepArgs) -> anyhow::Result<()> {
     };
     let head = ["", "median", "range, ms", "tokens/s", "model TFLOP/s"].map(String::from);
     let table = [head, row("forward + backward", &mut passes), row("whole step", &mut wholes)];
-    let (name, label, _) = crate::machine::describe(&device)?;
+    let machine = crate::machine::Found::on(device.clone())?;
     Ok(print(&format!(
-        "{} {batch} x {seq} {precision} on {name} ({label}), {} parameters, optimizer {}, {} steps\n{}\npeak memory {}",
+        "{} {batch} x {seq} {precision} on {} ({}), {} parameters, optimizer {}, {} steps\n{}\npeak memory {}",
         args.model,
+        machine.place.name,
+        machine.flag,
         format::count(trainer.model().params().numel() as u64),
         args.optimizer,
         args.steps,

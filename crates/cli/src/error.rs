@@ -35,6 +35,23 @@ impl std::fmt::Display for Usage {
 
 impl Error for Usage {}
 
+/// A file given on the command line that cannot be read or used.
+#[derive(Debug)]
+pub struct BadFile {
+    /// The file.
+    pub path: std::path::PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl std::fmt::Display for BadFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.reason)
+    }
+}
+
+impl Error for BadFile {}
+
 /// Prints the error as one line and gives its exit code.
 pub fn report(error: &anyhow::Error) -> u8 {
     if error.chain().any(reader_is_gone) {
@@ -88,6 +105,9 @@ fn reader_is_gone(error: &(dyn Error + 'static)) -> bool {
 fn code(error: &(dyn Error + 'static)) -> Option<u8> {
     if error.is::<Usage>() {
         return Some(USAGE);
+    }
+    if error.is::<BadFile>() {
+        return Some(INPUT);
     }
     (error.downcast_ref().map(of_train))
         .or_else(|| error.downcast_ref().map(of_recipe))

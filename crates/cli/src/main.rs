@@ -1,9 +1,11 @@
 //! The `muon` command: one file per verb, one line per error, documented exit codes.
 
 mod args;
+mod bench;
 mod doctor;
 mod dry_run;
 mod error;
+mod lab;
 mod machine;
 mod output;
 mod progress;
@@ -37,9 +39,22 @@ enum Verb {
         #[command(flatten)]
         recipe: RecipeArgs,
     },
+    /// Take apart: forward passes and kernels held against other frameworks and plain loops
+    #[command(subcommand)]
+    Lab(lab::Lab),
+    /// Time the parts of training
+    #[command(subcommand)]
+    Bench(Bench),
     /// Show what this machine has for training, and how to get what is missing
     #[command(after_help = error::EXIT_CODES)]
     Doctor,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Forward, backward and optimizer step on random tokens
+    #[command(after_help = error::EXIT_CODES)]
+    Step(bench::StepArgs),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +67,8 @@ fn main() -> ExitCode {
         Verb::Train { optimizer, recipe } => {
             train_verb::run(recipe, optimizer.as_deref().map(|name| (name, "--optimizer")))
         }
+        Verb::Lab(verb) => verb.run(),
+        Verb::Bench(Bench::Step(args)) => bench::step(args),
         Verb::Doctor => doctor::run(),
     };
     match done {

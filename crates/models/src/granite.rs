@@ -96,7 +96,9 @@ impl Granite {
         for layer in &self.layers {
             let normed = ops::rms_norm(tape, &x, &layer.input_norm, eps)?;
             let mixed = match &layer.mixer {
-                Mixer::Attention(attention) => attention.forward(tape, &normed, layout, self.rope.as_ref())?,
+                Mixer::Attention(attention) => {
+                    attention.forward(tape, &normed, layout, self.rope.as_ref())?
+                }
                 Mixer::Mamba(mamba) => self.mamba(tape, mamba, &normed, layout)?,
             };
             x = ops::residual(tape, &x, &mixed, m)?;

@@ -109,7 +109,7 @@ const PUBLISHED_1B: Defaults = Defaults { batch_sizes: [2, 4, 8], ..PUBLISHED };
 const NANO: Defaults = Defaults {
     steps: 200,
     seq_len: 256,
-    batch_sizes: [8, 8, 8],
+    batch_sizes: [4, 4, 4],
     lr: 0.02,
     adamw_lr: 3e-3,
     warmup: 20,

@@ -60,7 +60,15 @@ pub(crate) fn partial_squares(x: &Tensor) -> Result<Tensor> {
             let blocks = x.numel().div_ceil(16 * THREADS as usize).min(512);
             let partial = x.device().empty(&[blocks], DType::F32)?;
             let args = [Arg::Ptr(x.ptr()), Arg::Ptr(partial.ptr()), Arg::I64(x.numel() as i64)];
-            gpu.launch(&SOURCE, DType::F32, "partial_squares", [blocks as u32, 1, 1], [THREADS, 1, 1], 0, &args)?;
+            gpu.launch(
+                &SOURCE,
+                DType::F32,
+                "partial_squares",
+                [blocks as u32, 1, 1],
+                [THREADS, 1, 1],
+                0,
+                &args,
+            )?;
             Ok(partial)
         }
     }

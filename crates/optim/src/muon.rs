@@ -17,7 +17,11 @@ pub(crate) const ROW: Row = Row {
     about: "momentum, then the polar factor of each matrix; AdamW on the rest",
     keys: &[
         Key { name: "momentum", default: Default::Number(0.95), help: "decay of the momentum buffer" },
-        Key { name: "ortho", default: Default::Choice(Method::NAMES), help: "how the polar factor is computed" },
+        Key {
+            name: "ortho",
+            default: Default::Choice(Method::NAMES),
+            help: "how the polar factor is computed",
+        },
     ],
     state_bytes: 4,
     route: Route::Hidden,

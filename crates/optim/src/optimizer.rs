@@ -43,7 +43,11 @@ impl Optimizer {
             .iter()
             .map(|bank| {
                 let takes = row.route.takes(bank.role);
-                let rule = if takes { (row.build)(&settings, rest, bank)? } else { Box::new(AdamW::new(rest, bank)?) };
+                let rule = if takes {
+                    (row.build)(&settings, rest, bank)?
+                } else {
+                    Box::new(AdamW::new(rest, bank)?)
+                };
                 Ok((rule, takes))
             })
             .collect::<Result<_>>()?;

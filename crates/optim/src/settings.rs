@@ -41,7 +41,11 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults of `keys` with `given` over them; what no key declares or takes is refused.
-    pub fn new(optimizer: &'static str, keys: &'static [Key], given: &BTreeMap<String, Value>) -> Result<Self> {
+    pub fn new(
+        optimizer: &'static str,
+        keys: &'static [Key],
+        given: &BTreeMap<String, Value>,
+    ) -> Result<Self> {
         let fail = |key: &str, reason: String| Error::Setting { optimizer, key: key.to_string(), reason };
         if let Some(key) = given.keys().find(|name| !keys.iter().any(|key| key.name == **name)) {
             let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
@@ -52,7 +56,9 @@ impl Settings {
             let value = match (key.default, given.get(key.name)) {
                 (Default::Number(default), None) => Value::Number(default),
                 (Default::Choice(words), None) => Value::Word(words[0].to_string()),
-                (Default::Number(_), Some(&Value::Number(x))) if x.is_finite() && x >= 0.0 => Value::Number(x),
+                (Default::Number(_), Some(&Value::Number(x))) if x.is_finite() && x >= 0.0 => {
+                    Value::Number(x)
+                }
                 (Default::Choice(words), Some(Value::Word(word))) if words.contains(&word.as_str()) => {
                     Value::Word(word.clone())
                 }

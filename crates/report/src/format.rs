@@ -23,11 +23,7 @@ pub fn bytes(value: u64) -> String {
     if value < 1024 {
         format!("{value} B")
     } else {
-        scaled(
-            value as f64,
-            1024.0,
-            &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"],
-        )
+        scaled(value as f64, 1024.0, &[" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"])
     }
 }
 
@@ -66,11 +62,7 @@ pub fn loss(value: f64) -> String {
 
 /// Dollars: `$3.50`, `$0.0012`.
 pub fn dollars(value: f64) -> String {
-    if value == 0.0 || value.abs() >= 0.01 {
-        format!("${value:.2}")
-    } else {
-        format!("${value:.4}")
-    }
+    if value == 0.0 || value.abs() >= 0.01 { format!("${value:.2}") } else { format!("${value:.4}") }
 }
 
 /// Three significant digits, divided by `base` as often as the rounded number allows.
@@ -100,12 +92,7 @@ mod tests {
 
     #[test]
     fn counts() {
-        for (value, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_461_538_368, "1,461,538,368"),
-        ] {
+        for (value, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_461_538_368, "1,461,538,368")] {
             assert_eq!(count(value), text);
         }
     }
@@ -167,17 +154,9 @@ mod tests {
     #[test]
     fn losses_and_dollars() {
         assert_eq!(
-            [
-                loss(2.13094),
-                loss(f64::NAN),
-                loss(f64::INFINITY),
-                loss(1.5e9)
-            ],
+            [loss(2.13094), loss(f64::NAN), loss(f64::INFINITY), loss(1.5e9)],
             ["2.1309", "nan", "inf", "1.500e9"]
         );
-        assert_eq!(
-            [dollars(3.5), dollars(0.0012), dollars(0.0)],
-            ["$3.50", "$0.0012", "$0.00"]
-        );
+        assert_eq!([dollars(3.5), dollars(0.0012), dollars(0.0)], ["$3.50", "$0.0012", "$0.00"]);
     }
 }

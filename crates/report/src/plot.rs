@@ -88,10 +88,8 @@ pub fn loss_curve(metadata: &Metadata, metrics: &Metrics) -> String {
         kind: Kind::Curve,
         points: rows.iter().map(|row| (row.step as f64, row.loss)).collect(),
     }];
-    let validation: Vec<(f64, f64)> = rows
-        .iter()
-        .filter_map(|row| Some((row.step as f64, row.val_loss?)))
-        .collect();
+    let validation: Vec<(f64, f64)> =
+        rows.iter().filter_map(|row| Some((row.step as f64, row.val_loss?))).collect();
     if let Some(&(_, last)) = validation.last() {
         series.push(Series {
             label: named("validation", Some(last)),
@@ -101,26 +99,15 @@ pub fn loss_curve(metadata: &Metadata, metrics: &Metrics) -> String {
     }
     let facts = [
         setup.optimizer.clone(),
-        format!(
-            "{} ({} parameters)",
-            setup.model,
-            format::short(setup.parameters as f64)
-        ),
+        format!("{} ({} parameters)", setup.model, format::short(setup.parameters as f64)),
         setup.data.clone(),
         setup.device.clone(),
         setup.precision.clone(),
     ];
     let options = PlotOptions {
         title: metadata.name.clone(),
-        subtitle: facts
-            .into_iter()
-            .filter(|fact| !fact.is_empty())
-            .collect::<Vec<_>>()
-            .join(" \u{b7} "),
-        floor: setup.entropy_floor.map(|value| Floor {
-            label: "entropy floor".to_owned(),
-            value,
-        }),
+        subtitle: facts.into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join(" \u{b7} "),
+        floor: setup.entropy_floor.map(|value| Floor { label: "entropy floor".to_owned(), value }),
         ..PlotOptions::default()
     };
     loss_svg(&series, &options)

@@ -38,39 +38,24 @@ pub fn closing_table(run: &RunInfo, charset: Charset) -> String {
     };
 
     let mut losses = table(charset);
-    let mut header = vec![
-        "loss [nats/token]",
-        "first",
-        "final",
-        "best",
-        "at step",
-        "perplexity",
-        "bits/token",
-    ];
+    let mut header =
+        vec!["loss [nats/token]", "first", "final", "best", "at step", "perplexity", "bits/token"];
     if floor.is_some() {
         header.push("above the floor");
     }
     losses.set_header(header);
     let validated = metadata.validation_loss != LossSummary::default();
-    let summaries = [
-        ("train", &metadata.train_loss, true),
-        ("validation", &metadata.validation_loss, validated),
-    ];
+    let summaries =
+        [("train", &metadata.train_loss, true), ("validation", &metadata.validation_loss, validated)];
     for (label, summary, shown) in summaries {
         if shown {
             losses.add_row(loss_row(label, summary, floor));
         }
     }
     if let Some(floor) = floor {
-        let known = LossSummary {
-            last: Some(floor),
-            ..LossSummary::default()
-        };
+        let known = LossSummary { last: Some(floor), ..LossSummary::default() };
         losses.add_row(
-            loss_row("entropy floor", &known, Some(floor))
-                .into_iter()
-                .take(7)
-                .chain([String::new()]),
+            loss_row("entropy floor", &known, Some(floor)).into_iter().take(7).chain([String::new()]),
         );
     }
     align_right(&mut losses, 1);
@@ -80,11 +65,7 @@ pub fn closing_table(run: &RunInfo, charset: Charset) -> String {
     for (label, text) in facts_of(run) {
         facts.add_row([label.to_owned(), text]);
     }
-    let text = format!(
-        "{}: {state}\n{losses}\n{}\n",
-        metadata.name,
-        trim_ends(&facts.to_string())
-    );
+    let text = format!("{}: {state}\n{losses}\n{}\n", metadata.name, trim_ends(&facts.to_string()));
     plain(text, charset)
 }
 
@@ -94,16 +75,7 @@ pub fn runs_table(runs: &[RunInfo], charset: Charset) -> String {
         return "no runs yet\n".to_owned();
     }
     let mut list = table(charset);
-    list.set_header([
-        "run",
-        "state",
-        "optimizer",
-        "model",
-        "steps",
-        "final loss",
-        "validation",
-        "tokens/s",
-    ]);
+    list.set_header(["run", "state", "optimizer", "model", "steps", "final loss", "validation", "tokens/s"]);
     for run in runs {
         let metadata = &run.metadata;
         let state = match metadata.state {
@@ -140,11 +112,8 @@ fn loss_row(label: &str, summary: &LossSummary, floor: Option<f64>) -> Vec<Strin
     if let Some(floor) = floor {
         row.push(optional(finite, |loss| {
             let above = loss - floor;
-            let share = if floor > 0.0 {
-                format!(" ({:.1} %)", 100.0 * above / floor)
-            } else {
-                String::new()
-            };
+            let share =
+                if floor > 0.0 { format!(" ({:.1} %)", 100.0 * above / floor) } else { String::new() };
             format!("{}{share}", format::loss(above))
         }));
     }
@@ -154,61 +123,27 @@ fn loss_row(label: &str, summary: &LossSummary, floor: Option<f64>) -> Vec<Strin
 fn facts_of(run: &RunInfo) -> Vec<(&'static str, String)> {
     let metadata = &run.metadata;
     let setup = &metadata.setup;
-    let precision = if setup.precision.is_empty() {
-        String::new()
-    } else {
-        format!(", {}", setup.precision)
-    };
+    let precision = if setup.precision.is_empty() { String::new() } else { format!(", {}", setup.precision) };
     let mut facts = vec![
-        (
-            "model",
-            format!(
-                "{}, {} parameters",
-                setup.model,
-                format::count(setup.parameters)
-            ),
-        ),
+        ("model", format!("{}, {} parameters", setup.model, format::count(setup.parameters))),
         ("optimizer", setup.optimizer.clone()),
         ("data", setup.data.clone()),
         ("device", format!("{}{precision}", setup.device)),
-        (
-            "steps",
-            format!(
-                "{} of {}",
-                format::count(metadata.steps_done),
-                format::count(setup.steps)
-            ),
-        ),
+        ("steps", format!("{} of {}", format::count(metadata.steps_done), format::count(setup.steps))),
         ("tokens", format::count(metadata.tokens)),
     ];
     if let Some(wall) = metadata.wall_seconds {
         let steps = format::duration(metadata.step_seconds);
-        facts.push((
-            "time",
-            format!(
-                "{}, of which {steps} in training steps",
-                format::duration(wall)
-            ),
-        ));
+        facts.push(("time", format!("{}, of which {steps} in training steps", format::duration(wall))));
     }
     if let Some(speed) = metadata.tokens_per_s {
-        facts.push((
-            "speed",
-            format!("{} tokens/s in training steps", format::short(speed)),
-        ));
+        facts.push(("speed", format!("{} tokens/s in training steps", format::short(speed))));
     }
     if let Some(memory) = metadata.peak_memory_bytes {
         facts.push(("peak memory", format::bytes(memory)));
     }
     if let (Some(rate), Some(usd)) = (metadata.usd_per_hour, metadata.usd) {
-        facts.push((
-            "cost",
-            format!(
-                "{} at {} an hour",
-                format::dollars(usd),
-                format::dollars(rate)
-            ),
-        ));
+        facts.push(("cost", format!("{} at {} an hour", format::dollars(usd), format::dollars(rate))));
     }
     facts.push(("folder", run.dir.display().to_string()));
     facts
@@ -235,18 +170,12 @@ fn optional<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
 }
 
 fn trim_ends(text: &str) -> String {
-    text.lines()
-        .map(str::trim_end)
-        .collect::<Vec<_>>()
-        .join("\n")
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 fn plain(text: String, charset: Charset) -> String {
     match charset {
         Charset::Unicode => text,
-        Charset::Ascii => text
-            .chars()
-            .map(|c| if c.is_ascii() { c } else { '?' })
-            .collect(),
+        Charset::Ascii => text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect(),
     }
 }

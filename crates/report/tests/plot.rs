@@ -42,11 +42,7 @@ fn well_formed(svg: &str) {
 }
 
 fn series(kind: Kind, points: Vec<(f64, f64)>) -> Series {
-    Series {
-        label: "train".into(),
-        kind,
-        points,
-    }
+    Series { label: "train".into(), kind, points }
 }
 
 fn plot(points: Vec<(f64, f64)>) -> String {
@@ -74,53 +70,25 @@ fn a_whole_run() {
         val_loss: step.is_multiple_of(50).then(|| falling(step, 22.0) + 0.03),
         ..Row::default()
     });
-    let svg = loss_curve(
-        &metadata,
-        &Metrics {
-            rows: rows.collect(),
-            ..Metrics::default()
-        },
-    );
+    let svg = loss_curve(&metadata, &Metrics { rows: rows.collect(), ..Metrics::default() });
     keep("run", &svg);
     assert!(svg.contains("train, final 2.1") && svg.contains("validation, final 2.2"));
-    assert!(
-        svg.contains("entropy floor") && svg.contains("1.8710") && svg.contains("1.84M parameters")
-    );
-    assert_eq!(
-        svg.matches("<circle").count(),
-        5,
-        "four evaluations and the legend"
-    );
+    assert!(svg.contains("entropy floor") && svg.contains("1.8710") && svg.contains("1.84M parameters"));
+    assert_eq!(svg.matches("<circle").count(), 5, "four evaluations and the legend");
 }
 
 #[test]
 fn the_drawing_of_a_small_plot() {
-    let points = |shift: f64| {
-        (1..=4)
-            .map(|at| (f64::from(at), 4.0 / f64::from(at) + shift))
-            .collect()
-    };
+    let points = |shift: f64| (1..=4).map(|at| (f64::from(at), 4.0 / f64::from(at) + shift)).collect();
     let mut gap: Vec<(f64, f64)> = points(0.0);
     gap[2].1 = f64::NAN;
     let all = [
         series(Kind::Curve, gap),
-        Series {
-            label: "a < b & c".into(),
-            kind: Kind::Points,
-            points: points(0.25),
-        },
+        Series { label: "a < b & c".into(), kind: Kind::Points, points: points(0.25) },
     ];
-    let floor = Some(Floor {
-        label: "floor".into(),
-        value: 0.9,
-    });
-    let options = PlotOptions {
-        title: "small".into(),
-        width: 400,
-        height: 300,
-        floor,
-        ..PlotOptions::default()
-    };
+    let floor = Some(Floor { label: "floor".into(), value: 0.9 });
+    let options =
+        PlotOptions { title: "small".into(), width: 400, height: 300, floor, ..PlotOptions::default() };
     let svg = loss_svg(&all, &options);
     keep("small", &svg);
     insta::assert_snapshot!(svg);
@@ -128,9 +96,8 @@ fn the_drawing_of_a_small_plot() {
 
 #[test]
 fn a_million_points_stay_small_and_keep_their_spike() {
-    let mut points: Vec<(f64, f64)> = (0..1_000_000)
-        .map(|at| (at as f64, falling(at, 60_000.0) + 0.5 * noise(at)))
-        .collect();
+    let mut points: Vec<(f64, f64)> =
+        (0..1_000_000).map(|at| (at as f64, falling(at, 60_000.0) + 0.5 * noise(at))).collect();
     points[640_000].1 = 6.0;
     let svg = plot(points.clone());
     keep("million", &svg);
@@ -156,11 +123,7 @@ fn gaps_and_what_could_not_be_drawn_are_told() {
     let svg = plot(points);
     keep("gaps", &svg);
     assert!(svg.contains("49 values not drawn: not finite or too large<"));
-    assert_eq!(
-        svg.matches("stroke-opacity").count(),
-        2,
-        "two unbroken lines"
-    );
+    assert_eq!(svg.matches("stroke-opacity").count(), 2, "two unbroken lines");
 }
 
 #[test]
@@ -169,22 +132,10 @@ fn odd_series_still_give_a_plot() {
         ("none", vec![], "nothing to draw"),
         ("all-nan", vec![(1.0, f64::NAN); 5], "5 values not drawn"),
         ("one", vec![(1.0, 2.5)], "<circle"),
-        (
-            "constant",
-            (0..100).map(|at| (f64::from(at), 2.0)).collect(),
-            "2.0",
-        ),
+        ("constant", (0..100).map(|at| (f64::from(at), 2.0)).collect(), "2.0"),
         ("zero", vec![(1.0, 0.0), (2.0, 0.0)], "0"),
-        (
-            "huge",
-            vec![(1.0, 1e29), (2.0, 1.0), (3.0, 1e300)],
-            "1 value not drawn",
-        ),
-        (
-            "same-x",
-            (0..50).map(|at| (3.0, f64::from(at))).collect(),
-            "3",
-        ),
+        ("huge", vec![(1.0, 1e29), (2.0, 1.0), (3.0, 1e300)], "1 value not drawn"),
+        ("same-x", (0..50).map(|at| (3.0, f64::from(at))).collect(), "3"),
     ] {
         let svg = plot(points);
         keep(name, &svg);
@@ -195,31 +146,16 @@ fn odd_series_still_give_a_plot() {
 #[test]
 fn a_logarithmic_axis_spreads_the_decades() {
     let points = |n: u64| {
-        (0..n)
-            .map(|at| {
-                (
-                    at as f64,
-                    1e4 * (-(at as f64) / 60.0).exp() * (1.3 + noise(at)),
-                )
-            })
-            .collect()
+        (0..n).map(|at| (at as f64, 1e4 * (-(at as f64) / 60.0).exp() * (1.3 + noise(at)))).collect()
     };
-    let options = PlotOptions {
-        log_y: true,
-        title: "logarithmic".into(),
-        ..PlotOptions::default()
-    };
+    let options = PlotOptions { log_y: true, title: "logarithmic".into(), ..PlotOptions::default() };
     let mut all = [series(Kind::Curve, points(500))];
     all[0].points[7].1 = 0.0;
     let svg = loss_svg(&all, &options);
     keep("log", &svg);
-    for label in [
-        ">10<",
-        ">100<",
-        ">1k<",
-        ">10k<",
-        "1 value not drawn: not finite, too large or not positive",
-    ] {
+    for label in
+        [">10<", ">100<", ">1k<", ">10k<", "1 value not drawn: not finite, too large or not positive"]
+    {
         assert!(svg.contains(label), "{label}");
     }
 }
@@ -231,32 +167,18 @@ fn many_series_are_told_apart() {
             label: format!("muon-granite-nano, seed {run}"),
             kind: Kind::Curve,
             points: (1..400)
-                .map(|at| {
-                    (
-                        at as f64,
-                        falling(at, 20.0 + 9.0 * run as f64) + 0.2 * noise(at + 1000 * run),
-                    )
-                })
+                .map(|at| (at as f64, falling(at, 20.0 + 9.0 * run as f64) + 0.2 * noise(at + 1000 * run)))
                 .collect(),
         })
         .collect();
-    let svg = loss_svg(
-        &all,
-        &PlotOptions {
-            title: "seven".into(),
-            ..PlotOptions::default()
-        },
-    );
+    let svg = loss_svg(&all, &PlotOptions { title: "seven".into(), ..PlotOptions::default() });
     keep("many", &svg);
     assert!(all.iter().all(|one| svg.contains(&one.label)));
 }
 
 #[test]
 fn text_cannot_break_the_document() {
-    let options = PlotOptions {
-        title: "</title><script>\u{1}\"".into(),
-        ..PlotOptions::default()
-    };
+    let options = PlotOptions { title: "</title><script>\u{1}\"".into(), ..PlotOptions::default() };
     let svg = loss_svg(&[], &options);
     keep("text", &svg);
     assert!(svg.contains("&lt;/title&gt;&lt;script&gt;\u{fffd}&quot;"));

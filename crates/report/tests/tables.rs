@@ -19,11 +19,7 @@ fn run(name: &str, floor: Option<f64>) -> RunInfo {
     metadata.name = name.into();
     metadata.usd_per_hour = Some(2.8);
     metadata.peak_memory_bytes = Some(412 << 20);
-    for (step, loss, val_loss) in [
-        (1, 6.9312, None),
-        (150, 2.0984, Some(2.2)),
-        (200, 2.1309, Some(2.1544)),
-    ] {
+    for (step, loss, val_loss) in [(1, 6.9312, None), (150, 2.0984, Some(2.2)), (200, 2.1309, Some(2.1544))] {
         metadata.record(&Row {
             step,
             tokens: 2048 * step,
@@ -34,10 +30,7 @@ fn run(name: &str, floor: Option<f64>) -> RunInfo {
         });
     }
     metadata.finish(State::Finished, "2026-11-22T05:44:52.5Z".parse().unwrap());
-    RunInfo {
-        dir: format!("results/{name}").into(),
-        metadata,
-    }
+    RunInfo { dir: format!("results/{name}").into(), metadata }
 }
 
 #[test]
@@ -49,9 +42,7 @@ fn the_closing_table() {
 #[test]
 fn the_closing_table_of_a_failure_in_ascii() {
     let mut run = run("quiet-otter", None);
-    run.metadata.state = State::Failed {
-        reason: "loss is NaN at step 7 \u{2014} diverged".into(),
-    };
+    run.metadata.state = State::Failed { reason: "loss is NaN at step 7 \u{2014} diverged".into() };
     run.metadata.validation_loss = runs::LossSummary::default();
     run.metadata.train_loss.record(201, f64::NAN);
     run.metadata.usd_per_hour = None;
@@ -66,19 +57,13 @@ fn the_list_of_runs() {
     let mut begun = run("b", None);
     begun.metadata = Metadata::new(vec![], begun.metadata.setup, begun.metadata.started);
     begun.metadata.name = "calm-heron".into();
-    insta::assert_snapshot!(runs_table(
-        &[run("quiet-otter", None), begun],
-        Charset::Ascii
-    ));
+    insta::assert_snapshot!(runs_table(&[run("quiet-otter", None), begun], Charset::Ascii));
     assert_eq!(runs_table(&[], Charset::Unicode), "no runs yet\n");
 }
 
 #[test]
 fn every_line_is_as_wide_as_its_table() {
-    let text = runs_table(
-        &[run("quiet-otter", None), run("x", Some(1.0))],
-        Charset::Unicode,
-    );
+    let text = runs_table(&[run("quiet-otter", None), run("x", Some(1.0))], Charset::Unicode);
     let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
     assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
 }

@@ -18,12 +18,8 @@ pub(crate) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
         .make_in(folder, |at| File::create_new(at))
         .map_err(Error::io(&path, "write it"))?;
     let file = temporary.as_file_mut();
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(Error::io(&path, "write it"))?;
-    temporary
-        .persist(&path)
-        .map_err(|error| Error::io(&path, "replace it")(error.error))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(&path, "write it"))?;
+    temporary.persist(&path).map_err(|error| Error::io(&path, "replace it")(error.error))?;
     Ok(())
 }
 

@@ -122,9 +122,5 @@ fn known(have: &[String]) -> String {
     }
     let skipped = have.len().saturating_sub(SHOWN);
     let names = have[skipped..].join(", ");
-    if skipped == 0 {
-        format!("it has: {names}")
-    } else {
-        format!("it has {skipped} others and: {names}")
-    }
+    if skipped == 0 { format!("it has: {names}") } else { format!("it has {skipped} others and: {names}") }
 }

@@ -18,9 +18,7 @@ impl Git {
     /// The state of the working tree that holds `folder`; `None` without git, repository or commit.
     #[must_use]
     pub fn at(folder: &Path) -> Option<Self> {
-        let revision = git(folder, &["rev-parse", "--verify", "HEAD"])?
-            .trim()
-            .to_owned();
+        let revision = git(folder, &["rev-parse", "--verify", "HEAD"])?.trim().to_owned();
         let dirty = !git(folder, &["status", "--porcelain", "--untracked-files=no"])?.is_empty();
         Some(Self { revision, dirty })
     }
@@ -40,24 +38,15 @@ fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
         .stderr(Stdio::null())
         .output()
         .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const WHO: [&str; 6] = [
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t@example.com",
-        "-c",
-        "commit.gpgsign=false",
-    ];
+    const WHO: [&str; 6] =
+        ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"];
 
     #[test]
     fn revision_and_dirtiness() {
@@ -68,15 +57,7 @@ mod tests {
         assert_eq!(Git::at(at), None, "no commit");
         std::fs::write(at.join("a"), "1").unwrap();
         git(at, &["add", "a"]).unwrap();
-        git(
-            at,
-            &[
-                &WHO[..],
-                &["-c", "core.hooksPath=/nonexistent", "commit", "-qm", "a"],
-            ]
-            .concat(),
-        )
-        .unwrap();
+        git(at, &[&WHO[..], &["-c", "core.hooksPath=/nonexistent", "commit", "-qm", "a"]].concat()).unwrap();
         let clean = Git::at(at).unwrap();
         assert_eq!((clean.revision.len(), clean.dirty), (40, false));
         std::fs::write(at.join("untracked"), "").unwrap();

@@ -161,8 +161,7 @@ impl Metadata {
             self.validation_loss.record(row.step, loss);
         }
         self.step_seconds += row.step_ms / 1e3;
-        self.tokens_per_s =
-            (self.step_seconds > 0.0).then(|| self.tokens as f64 / self.step_seconds);
+        self.tokens_per_s = (self.step_seconds > 0.0).then(|| self.tokens as f64 / self.step_seconds);
     }
 
     /// Ends the run at `now`: state, times and cost.
@@ -187,27 +186,18 @@ impl Metadata {
             }
             other => other.map_err(Error::io(&path, "read it"))?,
         };
-        let json = |cause| Error::Json {
-            path: path.clone(),
-            cause,
-        };
+        let json = |cause| Error::Json { path: path.clone(), cause };
         let head: Head = serde_json::from_slice(&text).map_err(json)?;
         if head.schema != SCHEMA {
-            return Err(Error::Schema {
-                path,
-                found: head.schema,
-                known: SCHEMA,
-            });
+            return Err(Error::Schema { path, found: head.schema, known: SCHEMA });
         }
         serde_json::from_slice(&text).map_err(json)
     }
 
     /// Writes `metadata.json` into a run folder, whole or not at all.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(|cause| Error::Json {
-            path: folder.join(FILE),
-            cause,
-        })?;
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|cause| Error::Json { path: folder.join(FILE), cause })?;
         text.push(b'\n');
         atomic::write(folder, FILE, &text)
     }
@@ -220,47 +210,25 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_finite_is_never_the_best() {
         let mut losses = LossSummary::default();
-        for (step, loss) in [
-            (1, 3.0),
-            (2, 1.5),
-            (3, 1.5),
-            (4, f64::NEG_INFINITY),
-            (5, f64::NAN),
-        ] {
+        for (step, loss) in [(1, 3.0), (2, 1.5), (3, 1.5), (4, f64::NEG_INFINITY), (5, f64::NAN)] {
             losses.record(step, loss);
         }
-        assert_eq!(
-            (losses.first, losses.best, losses.best_step),
-            (Some(3.0), Some(1.5), Some(2))
-        );
+        assert_eq!((losses.first, losses.best, losses.best_step), (Some(3.0), Some(1.5), Some(2)));
         assert!(losses.last.unwrap().is_nan());
     }
 
     #[test]
     fn rows_add_up() {
-        let mut metadata = Metadata::new(
-            vec![],
-            Setup::default(),
-            "2026-11-22T05:44:00Z".parse().unwrap(),
-        );
+        let mut metadata = Metadata::new(vec![], Setup::default(), "2026-11-22T05:44:00Z".parse().unwrap());
         metadata.usd_per_hour = Some(3.0);
         for step in 1..=4 {
             let val_loss = (step == 2).then_some(4.5);
-            let row = Row {
-                step,
-                tokens: 1000 * step,
-                loss: 5.0,
-                step_ms: 500.0,
-                val_loss,
-                ..Row::default()
-            };
+            let row =
+                Row { step, tokens: 1000 * step, loss: 5.0, step_ms: 500.0, val_loss, ..Row::default() };
             metadata.record(&row);
         }
         metadata.finish(State::Finished, "2026-11-22T06:14:00.5Z".parse().unwrap());
-        assert_eq!(
-            (metadata.steps_done, metadata.tokens, metadata.tokens_per_s),
-            (4, 4000, Some(2000.0))
-        );
+        assert_eq!((metadata.steps_done, metadata.tokens, metadata.tokens_per_s), (4, 4000, Some(2000.0)));
         assert_eq!(metadata.validation_loss.best_step, Some(2));
         assert_eq!(metadata.wall_seconds, Some(1800.5));
         assert!((metadata.usd.unwrap() - 1.500_416_666).abs() < 1e-6);

@@ -9,16 +9,8 @@ pub use write::MetricsWriter;
 pub(crate) const FILE: &str = "metrics.csv";
 
 /// The columns every file has, in order; named diagnostics follow them.
-pub const COLUMNS: [&str; 8] = [
-    "step",
-    "tokens",
-    "loss",
-    "lr",
-    "grad_norm",
-    "step_ms",
-    "tokens_per_s",
-    "val_loss",
-];
+pub const COLUMNS: [&str; 8] =
+    ["step", "tokens", "loss", "lr", "grad_norm", "step_ms", "tokens_per_s", "val_loss"];
 
 /// One training step. Floats are written in the shortest form that reads back to the same bits (all NaN as one).
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,25 +8,19 @@ const MAX_LEN: usize = 100;
 const MAX_PREFIX: usize = 60;
 
 const ADJECTIVES: [&str; 32] = [
-    "amber", "bold", "brave", "bright", "calm", "clear", "crisp", "eager", "early", "fair",
-    "fleet", "gentle", "golden", "happy", "keen", "kind", "light", "lively", "lucid", "mellow",
-    "merry", "noble", "proud", "quick", "quiet", "silver", "steady", "still", "sunny", "swift",
-    "warm", "wise",
+    "amber", "bold", "brave", "bright", "calm", "clear", "crisp", "eager", "early", "fair", "fleet",
+    "gentle", "golden", "happy", "keen", "kind", "light", "lively", "lucid", "mellow", "merry", "noble",
+    "proud", "quick", "quiet", "silver", "steady", "still", "sunny", "swift", "warm", "wise",
 ];
 const ANIMALS: [&str; 32] = [
-    "badger", "beaver", "bison", "crane", "curlew", "deer", "dolphin", "eagle", "falcon", "finch",
-    "fox", "gecko", "hare", "heron", "ibex", "jay", "lark", "lynx", "marten", "newt", "otter",
-    "owl", "plover", "puffin", "raven", "robin", "seal", "stork", "swan", "tern", "whale", "wren",
+    "badger", "beaver", "bison", "crane", "curlew", "deer", "dolphin", "eagle", "falcon", "finch", "fox",
+    "gecko", "hare", "heron", "ibex", "jay", "lark", "lynx", "marten", "newt", "otter", "owl", "plover",
+    "puffin", "raven", "robin", "seal", "stork", "swan", "tern", "whale", "wren",
 ];
 
 /// Accepts a name that is one plain, portable folder name.
 pub(crate) fn check(name: &str) -> Result<()> {
-    let wrong = |why| {
-        Err(Error::Name {
-            name: name.to_owned(),
-            why,
-        })
-    };
+    let wrong = |why| Err(Error::Name { name: name.to_owned(), why });
     match name.chars().next() {
         None => wrong("it is empty"),
         Some('.' | '-') => wrong("it begins with `.` or `-`"),
@@ -39,11 +33,7 @@ pub(crate) fn check(name: &str) -> Result<()> {
 /// A readable name: `prefix-20261122-0544-quiet-otter`. Time is UTC; the words follow from `now`, the process and the
 /// number of names tried before. Characters of the prefix that no name may have become `-`.
 pub(crate) fn auto(prefix: &str, now: Timestamp, attempt: u32) -> String {
-    let clean: String = prefix
-        .chars()
-        .take(MAX_PREFIX)
-        .map(|c| if allowed(c) { c } else { '-' })
-        .collect();
+    let clean: String = prefix.chars().take(MAX_PREFIX).map(|c| if allowed(c) { c } else { '-' }).collect();
     let clean = clean.trim_matches(['.', '-']);
     let seed = format!("{} {} {attempt}", now.as_nanosecond(), std::process::id());
     let hash = blake3::hash(seed.as_bytes());
@@ -68,19 +58,8 @@ mod tests {
         for good in ["a", "first-light_2.b", "2026", &"x".repeat(100)] {
             check(good).unwrap();
         }
-        for bad in [
-            "",
-            ".hidden",
-            "..",
-            "-flag",
-            "a/b",
-            "a\\b",
-            "a b",
-            "é",
-            "a\n",
-            "a\0",
-            &"x".repeat(101),
-        ] {
+        for bad in ["", ".hidden", "..", "-flag", "a/b", "a\\b", "a b", "é", "a\n", "a\0", &"x".repeat(101)]
+        {
             assert!(check(bad).is_err(), "{bad:?}");
         }
     }
@@ -89,10 +68,7 @@ mod tests {
     fn automatic_names_read_well_and_differ() {
         let now: Timestamp = "2026-11-22T05:44:59Z".parse().unwrap();
         let name = auto("muon-granite-nano", now, 0);
-        assert!(
-            name.starts_with("muon-granite-nano-20261122-0544-"),
-            "{name}"
-        );
+        assert!(name.starts_with("muon-granite-nano-20261122-0544-"), "{name}");
         assert_eq!(name, auto("muon-granite-nano", now, 0));
         assert!((1..9).any(|attempt| auto("muon-granite-nano", now, attempt) != name));
         for prefix in ["", "../my model/é", ".x-", &"long".repeat(99)] {

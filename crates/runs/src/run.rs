@@ -33,10 +33,7 @@ impl Run {
 
     /// The run as a reader sees it.
     pub fn info(&self) -> RunInfo {
-        RunInfo {
-            dir: self.dir.clone(),
-            metadata: self.metadata.clone(),
-        }
+        RunInfo { dir: self.dir.clone(), metadata: self.metadata.clone() }
     }
 
     /// Replaces `metadata.json` by [`Run::metadata`].
@@ -54,18 +51,9 @@ impl Run {
     pub fn write_file(&self, rel: &str, bytes: &[u8]) -> Result<()> {
         let refused = || Error::Path(rel.to_owned());
         let path = Path::new(rel);
-        let plain = path
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(refused)?;
-        if !plain
-            || [RECIPE, LOG, metadata::FILE, metrics::FILE]
-                .iter()
-                .any(|own| path == Path::new(own))
-        {
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(refused)?;
+        if !plain || [RECIPE, LOG, metadata::FILE, metrics::FILE].iter().any(|own| path == Path::new(own)) {
             return Err(refused());
         }
         let folder = self.dir.join(path.parent().unwrap_or(Path::new("")));

@@ -55,12 +55,7 @@ impl Store {
     /// Makes a run's folder, with recipe and metadata in it, in one step: it is there whole or not at all. The results folder
     /// itself is made if need be, the folders above it are not. A name that is taken is refused; `auto` finds a free one.
     pub fn create(&self, new: NewRun) -> Result<Run> {
-        let NewRun {
-            name,
-            prefix,
-            recipe,
-            mut metadata,
-        } = new;
+        let NewRun { name, prefix, recipe, mut metadata } = new;
         let automatic = name == "auto";
         if !automatic {
             name::check(name)?;
@@ -74,11 +69,8 @@ impl Store {
         metadata.recipe_hash = blake3::hash(recipe.as_bytes()).to_hex().to_string();
         let mut attempt = 0;
         loop {
-            metadata.name = if automatic {
-                name::auto(prefix, metadata.started, attempt)
-            } else {
-                name.to_owned()
-            };
+            metadata.name =
+                if automatic { name::auto(prefix, metadata.started, attempt) } else { name.to_owned() };
             attempt += 1;
             match self.place(recipe, &metadata) {
                 Err(Error::Taken(_)) if automatic && attempt < ATTEMPTS => {}
@@ -89,10 +81,7 @@ impl Store {
 
     /// All runs. Hidden folders and plain files are not runs; a folder that should be one and cannot be read is told apart.
     pub fn list(&self) -> Result<Listing> {
-        let mut listing = Listing {
-            runs: Vec::new(),
-            unreadable: Vec::new(),
-        };
+        let mut listing = Listing { runs: Vec::new(), unreadable: Vec::new() };
         for name in self.names()? {
             match read(self.root.join(name)) {
                 Ok(run) => listing.runs.push(run),
@@ -113,11 +102,7 @@ impl Store {
         if have.iter().any(|known| known == name) {
             read(self.root.join(name))
         } else {
-            Err(Error::NoRun {
-                store: self.root.clone(),
-                name: name.to_owned(),
-                have,
-            })
+            Err(Error::NoRun { store: self.root.clone(), name: name.to_owned(), have })
         }
     }
 

@@ -9,19 +9,11 @@ use runs::{Error, Metadata, Metrics, MetricsWriter, NewRun, Row, Setup, Store, T
 fn writer() -> (tempfile::TempDir, PathBuf, MetricsWriter) {
     let folder = tempfile::tempdir().unwrap();
     let metadata = Metadata::new(vec![], Setup::default(), Timestamp::UNIX_EPOCH);
-    let new = NewRun {
-        name: "one",
-        prefix: "",
-        recipe: "",
-        metadata,
-    };
+    let new = NewRun { name: "one", prefix: "", recipe: "", metadata };
     let run = Store::new(folder.path()).create(new).unwrap();
     let path = run.dir().join("metrics.csv");
     let writer = run.metrics().unwrap();
-    assert!(
-        matches!(run.metrics(), Err(Error::Io { .. })),
-        "a second writer"
-    );
+    assert!(matches!(run.metrics(), Err(Error::Io { .. })), "a second writer");
     (folder, path, writer)
 }
 
@@ -43,17 +35,10 @@ fn the_file_is_plain_csv_and_every_row_is_there_at_once() {
     let (_folder, path, mut writer) = writer();
     assert_eq!(Metrics::read(&path).unwrap(), Metrics::default());
     writer
-        .append(&Row {
-            diagnostics: vec![("muon/rms".into(), 0.2), ("cos".into(), -1.0)],
-            ..row(1)
-        })
+        .append(&Row { diagnostics: vec![("muon/rms".into(), 0.2), ("cos".into(), -1.0)], ..row(1) })
         .unwrap();
     writer
-        .append(&Row {
-            diagnostics: vec![("cos".into(), f64::NAN)],
-            val_loss: Some(3.0),
-            ..row(2)
-        })
+        .append(&Row { diagnostics: vec![("cos".into(), f64::NAN)], val_loss: Some(3.0), ..row(2) })
         .unwrap();
     let text = "step,tokens,loss,lr,grad_norm,step_ms,tokens_per_s,val_loss,muon/rms,cos\n\
                 1,10,2.5,0.0001,1.0,12.5,800.0,,0.2,-1.0\n\
@@ -74,19 +59,13 @@ fn rows_that_do_not_fit_are_refused_and_leave_no_trace() {
         ..row
     };
     for names in [&["a,b"][..], &["loss"], &["x", "x"], &[""], &["a\nb"]] {
-        assert!(
-            matches!(writer.append(&with(names, row(1))), Err(Error::Row { .. })),
-            "{names:?}"
-        );
+        assert!(matches!(writer.append(&with(names, row(1))), Err(Error::Row { .. })), "{names:?}");
     }
     assert_eq!(fs::read(&path).unwrap(), b"");
     writer.append(&with(&["x"], row(5))).unwrap();
     let before = fs::read(&path).unwrap();
     for bad in [with(&["y"], row(6)), row(5), row(4)] {
-        assert!(
-            matches!(writer.append(&bad), Err(Error::Row { .. })),
-            "{bad:?}"
-        );
+        assert!(matches!(writer.append(&bad), Err(Error::Row { .. })), "{bad:?}");
     }
     assert_eq!(fs::read(&path).unwrap(), before);
     writer.append(&row(6)).unwrap();
@@ -104,23 +83,13 @@ fn a_file_cut_anywhere_keeps_its_whole_rows_and_says_so() {
         fs::write(&path, &whole[..length]).unwrap();
         let metrics = Metrics::read(&path).unwrap();
         let ends = whole[..length].split(|&byte| byte == b'\n').count() - 1;
-        assert_eq!(
-            metrics.rows.len(),
-            ends.saturating_sub(1),
-            "cut at {length}"
-        );
+        assert_eq!(metrics.rows.len(), ends.saturating_sub(1), "cut at {length}");
         let at_an_end = length == 0 || whole[length - 1] == b'\n';
-        assert_eq!(
-            metrics.torn.as_ref().map(|torn| torn.line),
-            (!at_an_end).then_some(ends + 1)
-        );
+        assert_eq!(metrics.torn.as_ref().map(|torn| torn.line), (!at_an_end).then_some(ends + 1));
     }
     fs::write(&path, [&whole[..], b"4,40\xff\0\0"].concat()).unwrap();
     let torn = Metrics::read(&path).unwrap().torn.unwrap().to_string();
-    assert!(
-        torn.starts_with("line 5 is cut short (`4,40") && !torn.contains('\0'),
-        "{torn}"
-    );
+    assert!(torn.starts_with("line 5 is cut short (`4,40") && !torn.contains('\0'), "{torn}");
 }
 
 #[test]
@@ -129,30 +98,12 @@ fn a_wrong_line_is_named() {
     let good = "1,10,2.5,0.1,1.0,1.0,1.0,,0.5\n";
     for (text, told) in [
         ("a,b\n".to_owned(), "line 1: the header is not"),
-        (
-            format!("{header}{good}2,20\n"),
-            "line 3: 2 cells instead of 9",
-        ),
-        (
-            format!("{header}1,10,x,0.1,1.0,1.0,1.0,,\n"),
-            "line 2: column loss: `x`",
-        ),
-        (
-            format!("{header}1,10,,0.1,1.0,1.0,1.0,,\n"),
-            "line 2: column loss: ``",
-        ),
-        (
-            format!("{header}-1,10,1,0.1,1.0,1.0,1.0,,\n"),
-            "line 2: column step: `-1`",
-        ),
-        (
-            format!("{header}1,10,1,0.1,1.0,1.0,1.0,,?\n"),
-            "line 2: column cos: `?`",
-        ),
-        (
-            format!("{header}{good}{good}"),
-            "line 3: step 1 follows step 1",
-        ),
+        (format!("{header}{good}2,20\n"), "line 3: 2 cells instead of 9"),
+        (format!("{header}1,10,x,0.1,1.0,1.0,1.0,,\n"), "line 2: column loss: `x`"),
+        (format!("{header}1,10,,0.1,1.0,1.0,1.0,,\n"), "line 2: column loss: ``"),
+        (format!("{header}-1,10,1,0.1,1.0,1.0,1.0,,\n"), "line 2: column step: `-1`"),
+        (format!("{header}1,10,1,0.1,1.0,1.0,1.0,,?\n"), "line 2: column cos: `?`"),
+        (format!("{header}{good}{good}"), "line 3: step 1 follows step 1"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.csv");

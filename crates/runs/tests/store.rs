@@ -10,32 +10,17 @@ fn at(text: &str) -> Timestamp {
 }
 
 fn metadata() -> Metadata {
-    let setup = Setup {
-        model: "granite-nano".into(),
-        optimizer: "muon".into(),
-        ..Setup::default()
-    };
-    Metadata::new(
-        vec!["muon".into(), "baseline".into()],
-        setup,
-        at("2026-11-22T05:44:00Z"),
-    )
+    let setup = Setup { model: "granite-nano".into(), optimizer: "muon".into(), ..Setup::default() };
+    Metadata::new(vec!["muon".into(), "baseline".into()], setup, at("2026-11-22T05:44:00Z"))
 }
 
 fn create(store: &Store, name: &str) -> runs::Result<Run> {
-    store.create(NewRun {
-        name,
-        prefix: "muon-nano",
-        recipe: "steps = 3\n",
-        metadata: metadata(),
-    })
+    store.create(NewRun { name, prefix: "muon-nano", recipe: "steps = 3\n", metadata: metadata() })
 }
 
 fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -56,29 +41,20 @@ fn a_run_appears_with_recipe_and_metadata() {
     assert_eq!(info.recipe().unwrap(), "steps = 3\n");
     assert_eq!(info.metadata, run.metadata);
     assert_eq!(info.metadata.name, "one");
-    assert_eq!(
-        info.metadata.recipe_hash,
-        blake3::hash(b"steps = 3\n").to_hex().as_str()
-    );
+    assert_eq!(info.metadata.recipe_hash, blake3::hash(b"steps = 3\n").to_hex().as_str());
 }
 
 #[test]
 fn metadata_reads_back_the_same() {
     let (_folder, store) = store();
     let mut run = create(&store, "one").unwrap();
-    run.metadata.git = Some(Git {
-        revision: "0".repeat(40),
-        dirty: true,
-    });
+    run.metadata.git = Some(Git { revision: "0".repeat(40), dirty: true });
     run.metadata.setup.entropy_floor = Some(0.1 + 0.2);
     run.metadata.train_loss.record(1, 5.551_115_123_125_783e-17);
-    run.metadata
-        .validation_loss
-        .record(1, 2.225_073_858_507_201e-308);
+    run.metadata.validation_loss.record(1, 2.225_073_858_507_201e-308);
     run.metadata.usd_per_hour = Some(2.8);
     let reason = "loss is NaN at step 7".to_owned();
-    run.metadata
-        .finish(State::Failed { reason }, at("2026-11-22T05:45:01.25Z"));
+    run.metadata.finish(State::Failed { reason }, at("2026-11-22T05:45:01.25Z"));
     run.write_metadata().unwrap();
     assert_eq!(store.open("one").unwrap().metadata, run.metadata);
 }
@@ -87,12 +63,7 @@ fn metadata_reads_back_the_same() {
 fn the_layout_of_metadata_is_stable() {
     let (_folder, store) = store();
     let mut run = create(&store, "one").unwrap();
-    run.metadata.finish(
-        State::Failed {
-            reason: "why".into(),
-        },
-        at("2026-11-22T05:45:00Z"),
-    );
+    run.metadata.finish(State::Failed { reason: "why".into() }, at("2026-11-22T05:45:00Z"));
     run.metadata.train_loss.record(1, f64::NAN);
     run.metadata.version = "v".into();
     run.metadata.recipe_hash = "h".into();
@@ -158,31 +129,20 @@ fn a_taken_name_is_refused_and_left_alone() {
     run.write_file("note.txt", b"mine").unwrap();
     let error = create(&store, "one").unwrap_err();
     assert!(matches!(error, Error::Taken(_)), "{error}");
-    assert_eq!(
-        files(run.dir()),
-        ["metadata.json", "note.txt", "recipe.toml"]
-    );
+    assert_eq!(files(run.dir()), ["metadata.json", "note.txt", "recipe.toml"]);
     fs::create_dir(folder.path().join("results/empty")).unwrap();
     fs::write(folder.path().join("results/file"), "").unwrap();
     assert!(matches!(create(&store, "empty"), Err(Error::Taken(_))));
     assert!(matches!(create(&store, "file"), Err(Error::Taken(_))));
-    assert_eq!(
-        files(&folder.path().join("results")),
-        ["empty", "file", "one"]
-    );
+    assert_eq!(files(&folder.path().join("results")), ["empty", "file", "one"]);
 }
 
 #[test]
 fn of_racing_runs_one_gets_the_name() {
     let (folder, store) = store();
     let won: usize = std::thread::scope(|scope| {
-        let racers: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| create(&store, "one").is_ok()))
-            .collect();
-        racers
-            .into_iter()
-            .map(|racer| usize::from(racer.join().unwrap()))
-            .sum()
+        let racers: Vec<_> = (0..8).map(|_| scope.spawn(|| create(&store, "one").is_ok())).collect();
+        racers.into_iter().map(|racer| usize::from(racer.join().unwrap())).sum()
     });
     assert_eq!(won, 1);
     assert_eq!(files(&folder.path().join("results")), ["one"]);
@@ -198,22 +158,14 @@ fn automatic_names_never_collide() {
     });
     let names = files(&folder.path().join("results"));
     assert_eq!(names.len(), 20);
-    assert!(
-        names
-            .iter()
-            .all(|name| name.starts_with("muon-nano-20261122-0544-")),
-        "{names:?}"
-    );
+    assert!(names.iter().all(|name| name.starts_with("muon-nano-20261122-0544-")), "{names:?}");
 }
 
 #[test]
 fn bad_names_are_refused_before_anything_is_made() {
     let (folder, store) = store();
     for name in ["", "../up", "a/b", ".hidden", "a b"] {
-        assert!(
-            matches!(create(&store, name), Err(Error::Name { .. })),
-            "{name:?}"
-        );
+        assert!(matches!(create(&store, name), Err(Error::Name { .. })), "{name:?}");
     }
     assert!(files(folder.path()).is_empty());
 }
@@ -231,10 +183,7 @@ fn a_results_folder_that_cannot_be_made_is_told_plainly() {
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     let error = create(&Store::new(&file), "one").unwrap_err().to_string();
-    assert!(
-        error.contains("file: cannot make the results folder") && error.contains("move it"),
-        "{error}"
-    );
+    assert!(error.contains("file: cannot make the results folder") && error.contains("move it"), "{error}");
     assert!(matches!(Store::new(&deep).list(), Err(Error::NoStore(_))));
 }
 
@@ -242,57 +191,28 @@ fn a_results_folder_that_cannot_be_made_is_told_plainly() {
 fn the_list_is_in_order_and_tells_what_it_could_not_read() {
     let (folder, store) = store();
     let root = folder.path().join("results");
-    for (name, started) in [
-        ("b", "2026-01-02T00:00:00Z"),
-        ("a", "2026-01-03T00:00:00Z"),
-        ("c", "2026-01-01T00:00:00Z"),
-    ] {
+    for (name, started) in
+        [("b", "2026-01-02T00:00:00Z"), ("a", "2026-01-03T00:00:00Z"), ("c", "2026-01-01T00:00:00Z")]
+    {
         let metadata = Metadata::new(vec![], Setup::default(), at(started));
-        store
-            .create(NewRun {
-                name,
-                prefix: "",
-                recipe: "",
-                metadata,
-            })
-            .unwrap();
+        store.create(NewRun { name, prefix: "", recipe: "", metadata }).unwrap();
     }
     fs::write(root.join("README.md"), "").unwrap();
     fs::create_dir(root.join(".new-left")).unwrap();
     fs::create_dir(root.join("bare")).unwrap();
     fs::create_dir(root.join("future")).unwrap();
-    fs::write(
-        root.join("future/metadata.json"),
-        r#"{"schema": 2, "other": 1}"#,
-    )
-    .unwrap();
+    fs::write(root.join("future/metadata.json"), r#"{"schema": 2, "other": 1}"#).unwrap();
     fs::create_dir(root.join("torn")).unwrap();
     fs::write(root.join("torn/metadata.json"), r#"{"schema": 1, "na"#).unwrap();
 
     let listing = store.list().unwrap();
-    let names: Vec<&str> = listing
-        .runs
-        .iter()
-        .map(|run| run.metadata.name.as_str())
-        .collect();
+    let names: Vec<&str> = listing.runs.iter().map(|run| run.metadata.name.as_str()).collect();
     assert_eq!(names, ["c", "b", "a"]);
     let told: Vec<String> = listing.unreadable.iter().map(ToString::to_string).collect();
     assert_eq!(told.len(), 3, "{told:?}");
-    assert!(
-        told[0].contains("bare: a run folder without metadata.json"),
-        "{}",
-        told[0]
-    );
-    assert!(
-        told[1].contains("schema 2, but this program reads schema 1"),
-        "{}",
-        told[1]
-    );
-    assert!(
-        told[2].contains("torn/metadata.json: not valid run metadata"),
-        "{}",
-        told[2]
-    );
+    assert!(told[0].contains("bare: a run folder without metadata.json"), "{}", told[0]);
+    assert!(told[1].contains("schema 2, but this program reads schema 1"), "{}", told[1]);
+    assert!(told[2].contains("torn/metadata.json: not valid run metadata"), "{}", told[2]);
     assert!(told.iter().all(|line| !line.contains('\n')));
 }
 
@@ -302,10 +222,7 @@ fn a_run_that_is_not_there_names_those_that_are() {
     create(&store, "one").unwrap();
     let error = store.open("two").unwrap_err().to_string();
     assert!(error.ends_with("no run `two`; it has: one"), "{error}");
-    assert!(matches!(
-        store.open("../results/one"),
-        Err(Error::Name { .. })
-    ));
+    assert!(matches!(store.open("../results/one"), Err(Error::Name { .. })));
 }
 
 #[test]
@@ -313,10 +230,7 @@ fn files_stay_inside_the_run() {
     let (folder, store) = store();
     let run = create(&store, "one").unwrap();
     run.write_file("plots/loss.svg", b"<svg/>").unwrap();
-    assert_eq!(
-        fs::read(run.dir().join("plots/loss.svg")).unwrap(),
-        b"<svg/>"
-    );
+    assert_eq!(fs::read(run.dir().join("plots/loss.svg")).unwrap(), b"<svg/>");
     for rel in [
         "",
         ".",
@@ -330,10 +244,7 @@ fn files_stay_inside_the_run() {
         "run.log",
         "./metadata.json",
     ] {
-        assert!(
-            matches!(run.write_file(rel, b""), Err(Error::Path(_))),
-            "{rel:?}"
-        );
+        assert!(matches!(run.write_file(rel, b""), Err(Error::Path(_))), "{rel:?}");
     }
     assert_eq!(files(&folder.path().join("results")), ["one"]);
     assert!(run.model_dir().unwrap().is_dir());
@@ -344,8 +255,7 @@ fn files_stay_inside_the_run() {
 fn log_lines_carry_their_time() {
     let (_folder, store) = store();
     let run = create(&store, "one").unwrap();
-    run.log_line(at("2026-11-22T05:44:01.5Z"), "two\nlines")
-        .unwrap();
+    run.log_line(at("2026-11-22T05:44:01.5Z"), "two\nlines").unwrap();
     run.log_line(at("2026-11-22T05:44:02Z"), "one").unwrap();
     let log = fs::read_to_string(run.dir().join("run.log")).unwrap();
     assert_eq!(

@@ -6,6 +6,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
 /// Runs `f` with AVX-512, AVX2 or whatever else this CPU has switched on for the code inlined into it.
+///
+/// Only inlined code profits: `f` and the functions it calls must be `#[inline(always)]`. Where that is forgotten,
+/// `mul_add` becomes a call of a software routine and the loop is a hundred times slower.
 #[inline(always)]
 pub fn simd<R>(f: impl FnOnce() -> R) -> R {
     struct Run<F>(F);
@@ -53,9 +56,29 @@ impl<'a> Mat<'a> {
 
 /// `c [m, n] = (c or 0) + alpha a b`, `c` contiguous, on the calling thread.
 pub fn matmul_seq(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
-    let (a, b) = (a.view(), b.view());
+    multiply(c, accumulate, alpha, a.view(), b.view());
+}
+
+fn multiply(c: &mut [f32], accumulate: bool, alpha: f32, a: MatRef<f32>, b: MatRef<f32>) {
     let c = MatMut::from_row_major_slice_mut(c, a.nrows(), b.ncols());
     product(c, if accumulate { Accum::Add } else { Accum::Replace }, a, b, alpha, Par::Seq);
+    clear_vector_state();
+}
+
+/// Clears the upper halves of the vector registers, which faer's kernels leave dirty: until then every SSE
+/// instruction on this thread (those of libm, of code outside [`simd`]) waits for them and is up to 35 times slower.
+pub fn clear_vector_state() {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx")]
+        fn zero_upper() {
+            std::arch::x86_64::_mm256_zeroupper();
+        }
+        if is_x86_feature_detected!("avx") {
+            // SAFETY: the CPU has AVX.
+            unsafe { zero_upper() }
+        }
+    }
 }
 
 /// [`matmul_seq`] with the rows of `c` shared among all cores. Each entry is summed in one order whatever the
@@ -67,8 +90,7 @@ pub fn matmul(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
     c[..m * n].par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
         let rows = c.len() / n;
         let a = a.subrows(i * block, rows);
-        let c = MatMut::from_row_major_slice_mut(c, rows, n);
-        product(c, if accumulate { Accum::Add } else { Accum::Replace }, a, b, alpha, Par::Seq);
+        multiply(c, accumulate, alpha, a, b);
     });
 }
 
@@ -84,7 +106,12 @@ pub fn for_row_blocks<const N: usize>(
     outs: [(&mut [f32], usize); N],
     f: impl Fn(usize, [&mut [f32]; N]) + Sync,
 ) {
-    blocks(outs).into_par_iter().enumerate().for_each(|(i, rows)| simd(|| f(i * ROW_BLOCK, rows)));
+    blocks(outs).into_par_iter().enumerate().for_each(|(i, rows)| {
+        simd(
+            #[inline(always)]
+            || f(i * ROW_BLOCK, rows),
+        )
+    });
 }
 
 /// As [`for_row_blocks`]; each block also sums into its own zeroed `partial` as long as `total`, and the partial
@@ -97,11 +124,14 @@ pub fn for_row_blocks_summing<const N: usize>(
 ) {
     let blocks = blocks(outs);
     let mut partial = vec![0.0; blocks.len() * total.len()];
-    blocks
-        .into_par_iter()
-        .zip(partial.par_chunks_mut(total.len()))
-        .enumerate()
-        .for_each(|(i, (rows, partial))| simd(|| f(i * ROW_BLOCK, rows, partial)));
+    blocks.into_par_iter().zip(partial.par_chunks_mut(total.len())).enumerate().for_each(
+        |(i, (rows, partial))| {
+            simd(
+                #[inline(always)]
+                || f(i * ROW_BLOCK, rows, partial),
+            )
+        },
+    );
     if !accumulate {
         total.fill(0.0);
     }
@@ -133,15 +163,23 @@ pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 /// Dot product.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    sum2(a, b, #[inline(always)] |x, y| x * y)
+    sum2(
+        a,
+        b,
+        #[inline(always)]
+        |x, y| x * y,
+    )
 }
 
-/// `e^x` by range reduction and a polynomial of degree 6: relative error below 2e-7, and vectorisable.
+/// `e^x` by range reduction and a polynomial of degree 6: relative error below 2e-7 within -87.3..=88.3, constant
+/// beyond, and nothing that keeps a loop from being vectorised.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    let x = x.clamp(-87.3, 88.7);
-    let n = (x * LOG2_E).round_ties_even();
+    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let x = x.clamp(-87.3, 88.3);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
     // ln 2 in two parts, so that the remainder keeps all its digits.
     let r = n.mul_add(-0.693_359_4, x);
     let r = n.mul_add(2.121_944_4e-4, r);
@@ -152,15 +190,8 @@ pub fn exp(x: f32) -> f32 {
     let p = r.mul_add(p, 0.5);
     let p = r.mul_add(p, 1.0);
     let p = r.mul_add(p, 1.0);
-    // 2^n in two factors: n may be 128, or below the normal range.
-    let half = (n * 0.5).round_ties_even();
-    p * pow2(half) * pow2(n - half)
-}
-
-/// `2^n` for an integer `n` within -126..=127.
-#[inline(always)]
-fn pow2(n: f32) -> f32 {
-    f32::from_bits(((n as i32 + 127) as u32) << 23)
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
+    p * f32::from_bits(exponent << 23)
 }
 
 /// Logistic function.

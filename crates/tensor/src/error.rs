@@ -57,7 +57,9 @@ pub enum Error {
         reason: String,
     },
     /// A token id outside the vocabulary.
-    #[error("token id {id} at position {position} is outside the vocabulary of {vocab}; the tokenizer and the model do not belong together")]
+    #[error(
+        "token id {id} at position {position} is outside the vocabulary of {vocab}; the tokenizer and the model do not belong together"
+    )]
     Token {
         /// The id.
         id: i32,

@@ -29,7 +29,8 @@ impl HostBuf {
 impl Drop for HostBuf {
     fn drop(&mut self) {
         IN_USE.fetch_sub(4 * self.len, Ordering::Relaxed);
-        let data = std::mem::take(&mut *self.data.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let data =
+            std::mem::take(&mut *self.data.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
         FREE.lock().expect("pool lock").entry(self.len).or_default().push(data);
     }
 }

@@ -15,6 +15,7 @@
 //! # Ok::<(), tensor::Error>(())
 //! ```
 
+pub mod check;
 mod cpu;
 pub mod cuda;
 mod device;

@@ -5,7 +5,7 @@
 //! Mamba2 layer): then each reader owns its columns of one gradient buffer and overwrites them; a reader missing
 //! at the end is an error.
 
-use crate::{Device, Error, Precision, Result, Tensor};
+use crate::{DType, Device, Error, Precision, Result, Tensor};
 
 /// A value on the tape.
 #[derive(Clone)]
@@ -108,20 +108,26 @@ impl Grads {
 
     /// The buffer an operation writes the gradient of `var` to, and whether it must add to what is there.
     pub(crate) fn target(&mut self, var: &Var) -> Result<(Tensor, bool)> {
-        if let Some(slot) = &self.slots[var.id] {
+        self.target_like(var.id, &var.value, var.value.dtype())
+    }
+
+    /// As [`Grads::target`] for the value `id`, of the shape of `like` and type `dtype`: for operations that
+    /// need not keep the value.
+    pub(crate) fn target_like(&mut self, id: usize, like: &Tensor, dtype: DType) -> Result<(Tensor, bool)> {
+        if let Some(slot) = &self.slots[id] {
             return Ok((slot.grad.clone(), true));
         }
-        let grad = var.value.device().empty(var.value.shape(), var.value.dtype())?;
-        self.slots[var.id] = Some(Slot { grad: grad.clone(), covered: None });
+        let grad = like.device().empty(like.shape(), dtype)?;
+        self.slots[id] = Some(Slot { grad: grad.clone(), covered: None });
         Ok((grad, false))
     }
 
-    /// Hands over `grad` as (part of) the gradient of `var`: kept as it is where it is the first.
-    pub(crate) fn give(&mut self, var: &Var, grad: Tensor) -> Result<()> {
-        match &self.slots[var.id] {
+    /// Hands over `grad` as (part of) the gradient of the value `id`: kept as it is where it is the first.
+    pub(crate) fn give(&mut self, id: usize, grad: Tensor) -> Result<()> {
+        match &self.slots[id] {
             Some(slot) => crate::ops::elementwise::add_assign(&slot.grad, &grad),
             None => {
-                self.slots[var.id] = Some(Slot { grad, covered: None });
+                self.slots[id] = Some(Slot { grad, covered: None });
                 Ok(())
             }
         }

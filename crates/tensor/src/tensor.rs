@@ -174,7 +174,8 @@ impl Tensor {
                 gpu.upload(self.ptr(), &bytes)
             }
             (Device::Cuda(gpu), DType::BF16) => {
-                let bytes: Vec<u8> = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
+                let bytes: Vec<u8> =
+                    values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
                 gpu.upload(self.ptr(), &bytes)
             }
         }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | weights | `4 N`, and in mixed precision `2` more for each weight that matrix products read |
 //! | gradients | `4 N` |
-//! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of AdamW) for the others |
+//! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of `AdamW`) for the others |
 //! | activations | `R` times what each operation keeps for the backward pass, see below |
 //! | workspace | the largest of: a layer's gradients in the backward pass; a block of logits; the orthogonaliser's banks |
 //!
@@ -60,7 +60,7 @@ use tensor::params::{ParamSpec, Role};
 
 /// Most bytes of f32 logits that exist at once.
 const LOGIT_BLOCK: u64 = 256 << 20;
-/// Bytes of state that AdamW keeps for a weight: two moments.
+/// Bytes of state that `AdamW` keeps for a weight: two moments.
 const ADAMW_STATE: u64 = 8;
 
 /// An estimate, in bytes.

@@ -47,7 +47,12 @@ pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress
         // Validation needs one row; a smaller last batch is a batch too.
         let batch = if name == "training" { recipe.train.batch_size } else { 1 };
         if split.len() < batch {
-            return Err(Error::TooFewRows { split: name, rows: split.len(), seq_len: recipe.data.seq_len, batch });
+            return Err(Error::TooFewRows {
+                split: name,
+                rows: split.len(),
+                seq_len: recipe.data.seq_len,
+                batch,
+            });
         }
     }
     let config = resolved.config_for(dataset.vocab_size(), dataset.end_of_text(), dataset.pad())?;
@@ -99,7 +104,8 @@ pub fn run(
     metadata.git = std::env::current_dir().ok().and_then(|dir| Git::at(&dir));
     let store = Store::new(&recipe.run.results);
     let frozen = recipe.freeze();
-    let mut run = store.create(NewRun { name: &recipe.run.name, prefix: &prefix, recipe: &frozen, metadata })?;
+    let mut run =
+        store.create(NewRun { name: &recipe.run.name, prefix: &prefix, recipe: &frozen, metadata })?;
     observer.started(&run);
     device.reset_peak();
     let outcome = steps(&mut trainer, &dataset, resolved, &mut run, observer);

@@ -83,9 +83,7 @@ fn read_ids(path: &Path) -> anyhow::Result<(Vec<i32>, [usize; 2])> {
         return Err(fail(format!("`input_ids` has shape {:?}; expected [B, T]", ids.shape())).into());
     };
     let values: Option<Vec<i32>> = match ids.dtype() {
-        Dtype::I32 => {
-            ids.data().as_chunks().0.iter().map(|&b| Some(i32::from_le_bytes(b))).collect()
-        }
+        Dtype::I32 => ids.data().as_chunks().0.iter().map(|&b| Some(i32::from_le_bytes(b))).collect(),
         Dtype::I64 => {
             ids.data().as_chunks().0.iter().map(|&b| i32::try_from(i64::from_le_bytes(b)).ok()).collect()
         }

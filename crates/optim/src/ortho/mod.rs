@@ -40,16 +40,28 @@ fn svd(x: &Tensor) -> Result<Tensor> {
     let parts = linalg::svd(x)?;
     let out = x.device().empty(x.shape(), DType::F32)?;
     linalg::matmul(&out, false, 1.0, &parts.u, &parts.vt)?;
+    let rank = parts.s.cols();
+    for (i, values) in parts.s.to_vec()?.chunks_exact(rank).enumerate() {
+        if values[0] == 0.0 {
+            out.slot(i).fill_zero()?;
+        }
+    }
     Ok(out)
 }
 
 /// `norm_F(X X^T - I) / sqrt(min(m, n))` of the worst member of a bank (with `X^T X` where it is tall).
 pub fn error(x: &Tensor) -> Result<f32> {
-    let [l, m, n] = *x.shape() else { return Err(tensor::Error::Shape { op: "orthogonality", reason: format!("{x:?}") }.into()) };
+    let [l, m, n] = *x.shape() else {
+        return Err(tensor::Error::Shape { op: "orthogonality", reason: format!("{x:?}") }.into());
+    };
     let r = m.min(n);
     let gram = x.device().empty(&[l, r, r], DType::F32)?;
     let x = Factor::from(x);
-    if m <= n { linalg::matmul(&gram, false, 1.0, x, x.t())? } else { linalg::matmul(&gram, false, 1.0, x.t(), x)? }
+    if m <= n {
+        linalg::matmul(&gram, false, 1.0, x, x.t())?
+    } else {
+        linalg::matmul(&gram, false, 1.0, x.t(), x)?
+    }
     let gram = gram.to_vec()?;
     let off = |g: &[f32]| -> f32 {
         let square = |(i, g): (usize, &f32)| f64::from(g - if i % (r + 1) == 0 { 1.0 } else { 0.0 }).powi(2);

@@ -7,11 +7,9 @@ use super::{Kind, PlotOptions, Series, thin};
 use crate::format;
 
 /// Colours of the series, in order: told apart in print and by eyes that see few colours.
-const COLOURS: [&str; 8] = [
-    "#1f5fd0", "#d9480f", "#0b8a5f", "#7b3fc4", "#a67c00", "#0e7490", "#be185d", "#4b5563",
-];
-const FONT: &str =
-    "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif";
+const COLOURS: [&str; 8] =
+    ["#1f5fd0", "#d9480f", "#0b8a5f", "#7b3fc4", "#a67c00", "#0e7490", "#be185d", "#4b5563"];
+const FONT: &str = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif";
 
 /// Width of a character of the 12 px text, on the generous side: there is no font to measure here.
 const CHAR: f64 = 6.8;
@@ -44,18 +42,10 @@ pub fn loss_svg(series: &[Series], options: &PlotOptions) -> String {
             },
         })
         .collect();
-    let floor = options
-        .floor
-        .as_ref()
-        .filter(|floor| thin::drawable((0.0, floor.value), options.log_y));
+    let floor = options.floor.as_ref().filter(|floor| thin::drawable((0.0, floor.value), options.log_y));
 
-    let (width, height) = (
-        f64::from(options.width.max(320)),
-        f64::from(options.height.max(240)),
-    );
-    let floor_room = floor.map_or(0.0, |floor| {
-        (floor.label.chars().count().max(6) as f64) * CHAR
-    });
+    let (width, height) = (f64::from(options.width.max(320)), f64::from(options.height.max(240)));
+    let floor_room = floor.map_or(0.0, |floor| (floor.label.chars().count().max(6) as f64) * CHAR);
     let (left, right) = (72.0, width - 24.0 - floor_room);
     let mut svg = Svg(String::new());
     let [w, h] = [width, height];
@@ -63,16 +53,10 @@ pub fn loss_svg(series: &[Series], options: &PlotOptions) -> String {
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" font-family="{FONT}" font-size="12">"#
     ));
     svg.line(format_args!("<title>{}</title>", escape(&options.title)));
-    svg.line(format_args!(
-        r##"<rect width="{w}" height="{h}" fill="#ffffff"/>"##
-    ));
+    svg.line(format_args!(r##"<rect width="{w}" height="{h}" fill="#ffffff"/>"##));
     let mut y = 12.0;
     for (text, size, style) in [
-        (
-            &options.title,
-            17.0,
-            r##"fill="#1b1f24" font-weight="600""##,
-        ),
+        (&options.title, 17.0, r##"fill="#1b1f24" font-weight="600""##),
         (&options.subtitle, 12.0, r##"fill="#5b6470""##),
     ] {
         if !text.is_empty() {
@@ -87,72 +71,42 @@ pub fn loss_svg(series: &[Series], options: &PlotOptions) -> String {
     if drawn.iter().any(|one| !one.smooth.is_empty()) {
         notes.push(("thin: each value, bold: smoothed".to_owned(), "#7a828c"));
     }
-    let lost = |one: &Series| {
-        one.points
-            .iter()
-            .filter(|&&point| !thin::drawable(point, options.log_y))
-            .count()
-    };
+    let lost =
+        |one: &Series| one.points.iter().filter(|&&point| !thin::drawable(point, options.log_y)).count();
     let lost: usize = series.iter().map(lost).sum();
     if lost > 0 {
-        let why = if options.log_y {
-            "not finite, too large or not positive"
-        } else {
-            "not finite or too large"
-        };
+        let why =
+            if options.log_y { "not finite, too large or not positive" } else { "not finite or too large" };
         let values = if lost == 1 { "value" } else { "values" };
-        notes.push((
-            format!("{} {values} not drawn: {why}", format::count(lost as u64)),
-            "#b42318",
-        ));
+        notes.push((format!("{} {values} not drawn: {why}", format::count(lost as u64)), "#b42318"));
     }
     let top = svg.legend(&drawn, &notes, (left, width - 24.0), y + 24.0) + 18.0;
     let bottom = height - 54.0;
 
-    let all = || {
-        drawn
-            .iter()
-            .flat_map(|one| one.lines.iter().chain(&one.smooth).flatten())
-    };
+    let all = || drawn.iter().flat_map(|one| one.lines.iter().chain(&one.smooth).flatten());
     let x_axis = Scale::new(all().map(|point| point.0), 0.015, false, (left, right));
-    let values = all()
-        .map(|point| point.1)
-        .chain(floor.map(|floor| floor.value));
+    let values = all().map(|point| point.1).chain(floor.map(|floor| floor.value));
     let y_axis = Scale::new(values, 0.05, options.log_y, (bottom, top));
     let whole = series.iter().all(Series::counts_steps);
     let wanted = (((right - left) / 90.0) as usize).max(2);
-    let x_ticks = if whole {
-        x_axis.whole_ticks(wanted)
-    } else {
-        x_axis.ticks(wanted)
-    };
+    let x_ticks = if whole { x_axis.whole_ticks(wanted) } else { x_axis.ticks(wanted) };
 
     for (value, label) in y_axis.ticks((((bottom - top) / 50.0) as usize).max(2)) {
         let (y, x, base) = (y_axis.pixel(value), left - 10.0, y_axis.pixel(value) + 4.0);
-        svg.line(format_args!(
-            r##"<path d="M{left:.1} {y:.1}H{right:.1}" stroke="#e7eaee"/>"##
-        ));
+        svg.line(format_args!(r##"<path d="M{left:.1} {y:.1}H{right:.1}" stroke="#e7eaee"/>"##));
         svg.line(format_args!(
             r##"<text x="{x:.1}" y="{base:.1}" text-anchor="end" fill="#404852">{label}</text>"##
         ));
     }
     for (value, label) in x_ticks {
         let (x, y) = (x_axis.pixel(value), bottom + 20.0);
-        svg.line(format_args!(
-            r##"<path d="M{x:.1} {bottom:.1}v5" stroke="#8a929c"/>"##
-        ));
+        svg.line(format_args!(r##"<path d="M{x:.1} {bottom:.1}v5" stroke="#8a929c"/>"##));
         svg.line(format_args!(
             r##"<text x="{x:.1}" y="{y:.1}" text-anchor="middle" fill="#404852">{label}</text>"##
         ));
     }
-    svg.line(format_args!(
-        r##"<path d="M{left:.1} {bottom:.1}H{right:.1}" stroke="#8a929c"/>"##
-    ));
-    let (middle, below, half) = (
-        f64::midpoint(left, right),
-        height - 14.0,
-        f64::midpoint(top, bottom),
-    );
+    svg.line(format_args!(r##"<path d="M{left:.1} {bottom:.1}H{right:.1}" stroke="#8a929c"/>"##));
+    let (middle, below, half) = (f64::midpoint(left, right), height - 14.0, f64::midpoint(top, bottom));
     let (x_label, y_label) = (escape(&options.x_label), escape(&options.y_label));
     svg.line(format_args!(
         r##"<text x="{middle:.1}" y="{below:.1}" text-anchor="middle" fill="#404852">{x_label}</text>"##
@@ -196,9 +150,7 @@ struct Svg(String);
 
 impl Svg {
     fn line(&mut self, arguments: fmt::Arguments) {
-        self.0
-            .write_fmt(arguments)
-            .expect("a String takes all text");
+        self.0.write_fmt(arguments).expect("a String takes all text");
         self.0.push('\n');
     }
 
@@ -211,12 +163,8 @@ impl Svg {
         y: f64,
     ) -> f64 {
         let (mut x, mut y) = (left, y);
-        let entries = drawn
-            .iter()
-            .map(|one| (Some(one), one.series.label.as_str(), "#1b1f24"));
-        let notes = notes
-            .iter()
-            .map(|(note, colour)| (None, note.as_str(), *colour));
+        let entries = drawn.iter().map(|one| (Some(one), one.series.label.as_str(), "#1b1f24"));
+        let notes = notes.iter().map(|(note, colour)| (None, note.as_str(), *colour));
         for (one, label, fill) in entries.chain(notes) {
             let swatch = if one.is_some() { 30.0 } else { 0.0 };
             let long = swatch + label.chars().count() as f64 * CHAR;
@@ -254,16 +202,10 @@ impl Svg {
             r#"<g fill="none" stroke="{colour}" stroke-linejoin="round" stroke-linecap="round">"#
         ));
         for line in one.lines.iter().filter(|line| line.len() > 1) {
-            self.line(format_args!(
-                r#"<path {style} d="{}"/>"#,
-                path(line.iter().map(at))
-            ));
+            self.line(format_args!(r#"<path {style} d="{}"/>"#, path(line.iter().map(at))));
         }
         for smooth in &one.smooth {
-            self.line(format_args!(
-                r#"<path stroke-width="2.4" d="{}"/>"#,
-                path(smooth.iter().map(at))
-            ));
+            self.line(format_args!(r#"<path stroke-width="2.4" d="{}"/>"#, path(smooth.iter().map(at))));
         }
         self.line(format_args!("</g>"));
         // A point with no neighbour has no line: it gets a marker in any case.

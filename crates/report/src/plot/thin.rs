@@ -23,18 +23,10 @@ pub(super) fn drawable((x, y): (f64, f64), log_y: bool) -> bool {
 /// order; a stretch with nothing to draw is a gap.
 pub(super) fn lines(points: &[(f64, f64)], log_y: bool) -> Vec<Vec<(f64, f64)>> {
     let mut lines = vec![Vec::new()];
-    let size = if points.len() <= LIMIT {
-        1
-    } else {
-        points.len().div_ceil(LIMIT / 2)
-    };
+    let size = if points.len() <= LIMIT { 1 } else { points.len().div_ceil(LIMIT / 2) };
     for stretch in points.chunks(size) {
         let mut extremes: Option<(usize, usize)> = None;
-        for (at, &point) in stretch
-            .iter()
-            .enumerate()
-            .filter(|&(_, &point)| drawable(point, log_y))
-        {
+        for (at, &point) in stretch.iter().enumerate().filter(|&(_, &point)| drawable(point, log_y)) {
             let (low, high) = extremes.unwrap_or((at, at));
             extremes = Some((
                 if point.1 < stretch[low].1 { at } else { low },
@@ -64,10 +56,7 @@ pub(super) fn lines(points: &[(f64, f64)], log_y: bool) -> Vec<Vec<(f64, f64)>> 
 /// series is averaged over stretches of equal length first.
 pub(super) fn smooth(points: &[(f64, f64)], log_y: bool) -> Vec<Vec<(f64, f64)>> {
     let size = points.len().div_ceil(LIMIT / 2).max(1);
-    let means: Vec<Option<(f64, f64)>> = points
-        .chunks(size)
-        .map(|stretch| mean(stretch, log_y))
-        .collect();
+    let means: Vec<Option<(f64, f64)>> = points.chunks(size).map(|stretch| mean(stretch, log_y)).collect();
     if means.iter().flatten().count() < WORTH_SMOOTHING {
         return Vec::new();
     }
@@ -75,17 +64,12 @@ pub(super) fn smooth(points: &[(f64, f64)], log_y: bool) -> Vec<Vec<(f64, f64)>>
     let fitted: Vec<Option<(f64, f64)>> = (0..means.len())
         .map(|at| {
             let (x, _) = means[at]?;
-            let y = fit(
-                &means[at.saturating_sub(reach)..means.len().min(at + reach + 1)],
-                x,
-            );
+            let y = fit(&means[at.saturating_sub(reach)..means.len().min(at + reach + 1)], x);
             Some((x, if log_y { y.exp() } else { y }))
         })
         .collect();
     let lines = fitted.split(Option::is_none).filter(|line| line.len() > 1);
-    lines
-        .map(|line| line.iter().copied().flatten().collect())
-        .collect()
+    lines.map(|line| line.iter().copied().flatten().collect()).collect()
 }
 
 /// The mean of the drawable points, of log y on a logarithmic axis.
@@ -101,12 +85,7 @@ fn mean(stretch: &[(f64, f64)], log_y: bool) -> Option<(f64, f64)> {
 
 /// The weighted least-squares line through the points of `near`, read at `x`.
 fn fit(near: &[Option<(f64, f64)>], x: f64) -> f64 {
-    let span = near
-        .iter()
-        .flatten()
-        .map(|point| (point.0 - x).abs())
-        .fold(0.0, f64::max)
-        * 1.001;
+    let span = near.iter().flatten().map(|point| (point.0 - x).abs()).fold(0.0, f64::max) * 1.001;
     let (mut w, mut wx, mut wy, mut wxx, mut wxy) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for &(at, y) in near.iter().flatten() {
         let d = if span > 0.0 { (at - x) / span } else { 0.0 };
@@ -119,11 +98,7 @@ fn fit(near: &[Option<(f64, f64)>], x: f64) -> f64 {
     }
     // The line's value at d = 0; the plain mean where all x are one.
     let determinant = w * wxx - wx * wx;
-    if determinant > 1e-12 * w * w {
-        (wxx * wy - wx * wxy) / determinant
-    } else {
-        wy / w
-    }
+    if determinant > 1e-12 * w * w { (wxx * wy - wx * wxy) / determinant } else { wy / w }
 }
 
 #[cfg(test)]
@@ -144,10 +119,7 @@ mod tests {
         assert!(lines[0].len() <= LIMIT, "{}", lines[0].len());
         assert!(lines[0].contains(&(123_456.0, 99.0)) && lines[0].contains(&(777_777.0, -99.0)));
         assert!(lines[0].windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert_eq!(
-            (lines[0][0].0, lines[0].last().unwrap().0),
-            (0.0, 999_999.0)
-        );
+        assert_eq!((lines[0][0].0, lines[0].last().unwrap().0), (0.0, 999_999.0));
     }
 
     #[test]
@@ -169,20 +141,9 @@ mod tests {
         for (x, y) in smooth(&line, false).concat() {
             assert!((y - (3.0 - 0.25 * x)).abs() < 1e-6, "at {x}: {y}");
         }
-        let noisy = series(400, |x| {
-            2.0 + if (x as u64).is_multiple_of(2) {
-                0.5
-            } else {
-                -0.5
-            }
-        });
+        let noisy = series(400, |x| 2.0 + if (x as u64).is_multiple_of(2) { 0.5 } else { -0.5 });
         let smoothed = smooth(&noisy, false).concat();
-        assert!(
-            smoothed[20..380]
-                .iter()
-                .all(|point| (point.1 - 2.0).abs() < 0.03),
-            "{smoothed:?}"
-        );
+        assert!(smoothed[20..380].iter().all(|point| (point.1 - 2.0).abs() < 0.03), "{smoothed:?}");
         assert!(smooth(&line[..19], false).is_empty());
         let mut gap = noisy;
         gap[200..230].fill((0.0, f64::NAN));
@@ -193,11 +154,6 @@ mod tests {
     #[test]
     fn equal_abscissae_are_averaged() {
         let points: Vec<(f64, f64)> = (0..40).map(|at| (7.0, f64::from(at % 2))).collect();
-        assert!(
-            smooth(&points, false)
-                .concat()
-                .iter()
-                .all(|point| (point.1 - 0.5).abs() < 0.1)
-        );
+        assert!(smooth(&points, false).concat().iter().all(|point| (point.1 - 0.5).abs() < 0.1));
     }
 }

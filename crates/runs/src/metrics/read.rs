@@ -29,12 +29,7 @@ pub struct Torn {
 impl fmt::Display for Torn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let start: String = self.text.chars().take(40).collect();
-        write!(
-            f,
-            "line {} is cut short (`{}`) and was left out",
-            self.line,
-            start.escape_debug()
-        )
+        write!(f, "line {} is cut short (`{}`) and was left out", self.line, start.escape_debug())
     }
 }
 
@@ -44,42 +39,28 @@ impl Metrics {
     /// line that is wrong is an error.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path, "read it"))?;
-        let whole = bytes
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1);
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let (lines, rest) = bytes.split_at(whole);
-        let wrong = |line: usize, what: String| Error::Metrics {
-            path: path.to_owned(),
-            line,
-            what,
-        };
+        let wrong = |line: usize, what: String| Error::Metrics { path: path.to_owned(), line, what };
 
         let mut metrics = Self::default();
         let mut count = 0;
         for line in lines.split_inclusive(|&byte| byte == b'\n') {
             count += 1;
-            let line =
-                std::str::from_utf8(line).map_err(|_| wrong(count, "it is not text".into()))?;
+            let line = std::str::from_utf8(line).map_err(|_| wrong(count, "it is not text".into()))?;
             let line = line.trim_end_matches(['\n', '\r']);
             if count == 1 {
                 metrics.diagnostics = header(line).map_err(|what| wrong(count, what))?;
             } else {
                 let row = row(line, &metrics.diagnostics).map_err(|what| wrong(count, what))?;
                 if let Some(last) = metrics.rows.last().filter(|last| row.step <= last.step) {
-                    return Err(wrong(
-                        count,
-                        format!("step {} follows step {}", row.step, last.step),
-                    ));
+                    return Err(wrong(count, format!("step {} follows step {}", row.step, last.step)));
                 }
                 metrics.rows.push(row);
             }
         }
         if !rest.is_empty() {
-            metrics.torn = Some(Torn {
-                line: count + 1,
-                text: String::from_utf8_lossy(rest).into_owned(),
-            });
+            metrics.torn = Some(Torn { line: count + 1, text: String::from_utf8_lossy(rest).into_owned() });
         }
         Ok(metrics)
     }
@@ -101,26 +82,15 @@ fn row(line: &str, diagnostics: &[String]) -> std::result::Result<Row, String> {
     if cells.len() != want {
         return Err(format!("{} cells instead of {want}", cells.len()));
     }
-    let whole = |at: usize| {
-        cells[at]
-            .parse()
-            .map_err(|_| not_a_number(COLUMNS[at], cells[at]))
-    };
+    let whole = |at: usize| cells[at].parse().map_err(|_| not_a_number(COLUMNS[at], cells[at]));
     let real = |at: usize| -> std::result::Result<f64, String> {
         cells[at].parse().map_err(|_| {
-            let column = COLUMNS
-                .get(at)
-                .copied()
-                .unwrap_or_else(|| &diagnostics[at - COLUMNS.len()]);
+            let column = COLUMNS.get(at).copied().unwrap_or_else(|| &diagnostics[at - COLUMNS.len()]);
             not_a_number(column, cells[at])
         })
     };
     let optional = |at: usize| {
-        if cells[at].is_empty() {
-            Ok(None)
-        } else {
-            real(at).map(Some)
-        }
+        if cells[at].is_empty() { Ok(None) } else { real(at).map(Some) }
     };
 
     let mut row = Row {

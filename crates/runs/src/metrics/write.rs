@@ -25,12 +25,7 @@ impl MetricsWriter {
     pub(crate) fn create(folder: &Path) -> Result<Self> {
         let path = folder.join(FILE);
         let file = File::create_new(&path).map_err(Error::io(&path, "create it"))?;
-        Ok(Self {
-            path,
-            file,
-            line: String::new(),
-            begun: None,
-        })
+        Ok(Self { path, file, line: String::new(), begun: None })
     }
 
     /// Appends one row; the first also writes the header.
@@ -38,39 +33,25 @@ impl MetricsWriter {
     /// Refused, with nothing written: a step that is not greater than the last, a diagnostic that is not in the header,
     /// is named twice, or has a name other than letters, digits and `_ - . /`.
     pub fn append(&mut self, row: &Row) -> Result<()> {
-        let wrong = |what: String| {
-            Err(Error::Row {
-                path: self.path.clone(),
-                step: row.step,
-                what,
-            })
-        };
+        let wrong = |what: String| Err(Error::Row { path: self.path.clone(), step: row.step, what });
         self.line.clear();
         let names = match &self.begun {
             Some((last, _)) if row.step <= *last => {
                 return wrong(format!("the last row is of step {last} (steps must grow)"));
             }
             Some((_, names)) => names,
-            None => &row
-                .diagnostics
-                .iter()
-                .map(|(name, _)| name.clone())
-                .collect(),
+            None => &row.diagnostics.iter().map(|(name, _)| name.clone()).collect(),
         };
         let mut seen = HashSet::new();
         for (name, _) in &row.diagnostics {
             if !names.contains(name) {
-                return wrong(format!(
-                    "diagnostic `{name}` is not in the header (name it in the first row)"
-                ));
+                return wrong(format!("diagnostic `{name}` is not in the header (name it in the first row)"));
             }
             if !seen.insert(name) {
                 return wrong(format!("diagnostic `{name}` is given twice (give it once)"));
             }
             if !is_column_name(name) || COLUMNS.contains(&name.as_str()) {
-                return wrong(format!(
-                    "diagnostic `{name}` cannot be a column (use another name)"
-                ));
+                return wrong(format!("diagnostic `{name}` cannot be a column (use another name)"));
             }
         }
 
@@ -83,13 +64,7 @@ impl MetricsWriter {
             self.line.push('\n');
         }
         let _ = write!(self.line, "{},{}", row.step, row.tokens);
-        for value in [
-            row.loss,
-            row.lr,
-            row.grad_norm,
-            row.step_ms,
-            row.tokens_per_s,
-        ] {
+        for value in [row.loss, row.lr, row.grad_norm, row.step_ms, row.tokens_per_s] {
             push(&mut self.line, Some(value));
         }
         push(&mut self.line, row.val_loss);
@@ -99,9 +74,7 @@ impl MetricsWriter {
         }
         self.line.push('\n');
 
-        self.file
-            .write_all(self.line.as_bytes())
-            .map_err(Error::io(&self.path, "append to it"))?;
+        self.file.write_all(self.line.as_bytes()).map_err(Error::io(&self.path, "append to it"))?;
         self.begun = Some((row.step, names.clone()));
         Ok(())
     }
@@ -116,8 +89,5 @@ fn push(line: &mut String, value: Option<f64>) {
 }
 
 fn is_column_name(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
 }

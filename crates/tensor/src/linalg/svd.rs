@@ -27,9 +27,8 @@ pub fn svd(a: &Tensor) -> Result<Svd> {
         Device::Cpu => return svd_cpu(a, [l, m, n]),
     };
     let parts = gpu.svd(a.ptr(), l, m, n)?;
-    let tensor = |buf, shape: &[usize]| {
-        Tensor::whole(a.device().clone(), Storage::Cuda(buf), shape, DType::F32)
-    };
+    let tensor =
+        |buf, shape: &[usize]| Tensor::whole(a.device().clone(), Storage::Cuda(buf), shape, DType::F32);
     Ok(Svd { u: tensor(parts.u, &[l, m, r]), s: tensor(parts.s, &[l, r]), vt: tensor(parts.vt, &[l, r, n]) })
 }
 
@@ -50,11 +49,15 @@ fn svd_cpu(a: &Tensor, [l, m, n]: [usize; 3]) -> Result<Svd> {
 /// One decomposition on the calling thread; `u`, `s`, `vt` are row-major.
 fn one(a: MatRef<'_, f32>, u: &mut [f32], s: &mut [f32], vt: &mut [f32]) -> Result<()> {
     if !a.is_all_finite() {
-        return Err(Error::Linalg { what: "svd", reason: "the matrix has entries that are not finite".into() });
+        return Err(Error::Linalg {
+            what: "svd",
+            reason: "the matrix has entries that are not finite".into(),
+        });
     }
-    let decomposition = a
-        .thin_svd()
-        .map_err(|_| Error::Linalg { what: "svd", reason: "it did not converge".into() })?;
+    let decomposition = a.thin_svd();
+    crate::cpu::clear_vector_state();
+    let decomposition =
+        decomposition.map_err(|_| Error::Linalg { what: "svd", reason: "it did not converge".into() })?;
     let fill = |to: &mut [f32], from: MatRef<'_, f32>| {
         for (i, row) in to.chunks_exact_mut(from.ncols()).enumerate() {
             row.iter_mut().enumerate().for_each(|(j, x)| *x = from[(i, j)]);

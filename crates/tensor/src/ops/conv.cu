@@ -1,17 +1,18 @@
 // Depthwise causal convolution over time, then silu. A warp takes RUN rows in a row of 32 * W channels; a lane keeps the
-// last K values of its W channels in registers. A kernel of fewer than K taps has zeros before its own.
+// last K values of its W channels in registers, of which there are too few for more than LANE channels. A kernel of fewer than K taps has zeros before its own.
 #include "common.cuh"
 
 constexpr int WARPS = 4;
 constexpr int RUN = 16;
+constexpr int LANE = 4;
 constexpr int SHORT = 4; // most taps of the fast variants
 constexpr int LONG = 16; // most taps at all
 // Rows whose loads are in flight together.
 constexpr int BATCH = 4;
 
 // Floats of shared memory: a filter's or the warps' sums, for each of 32 lanes.
-constexpr int SHARED = 32 * (SHORT * VEC > LONG ? SHORT * VEC : LONG);
-static_assert(WARPS <= SHORT, "the warps' sums fit where a filter fits");
+constexpr int SHARED = 32 * LONG;
+static_assert(SHORT * LANE <= LONG && WARPS * LANE <= LONG, "no other variant needs more");
 
 template <int N> DEVICE void clear(float (&x)[N]) {
 #pragma unroll
@@ -120,7 +121,7 @@ conv_forward(elem *y, const elem *x, i64 stride, const float *weight, const floa
     __shared__ float4 shared[SHARED / 4];
     float *filter = reinterpret_cast<float *>(shared);
     if (taps > SHORT) forward<1, LONG>(y, x, stride, weight, bias, rows, len, width, taps, filter);
-    else if (vec) forward<VEC, SHORT>(y, x, stride, weight, bias, rows, len, width, taps, filter);
+    else if (vec) forward<LANE, SHORT>(y, x, stride, weight, bias, rows, len, width, taps, filter);
     else forward<1, SHORT>(y, x, stride, weight, bias, rows, len, width, taps, filter);
 }
 
@@ -197,7 +198,7 @@ DEVICE void backward(elem *__restrict__ dx, float *__restrict__ dweight, float *
 }
 
 // Row blockIdx.y of dweight [., C, taps] and dbias [., C] is the block's share of the gradients.
-extern "C" __global__ void __launch_bounds__(32 * WARPS, 3)
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
 conv_backward(elem *dx, float *dweight, float *dbias, const elem *dy, const elem *x, i64 stride, const float *weight,
               const float *bias, i64 rows, int len, int width, int taps, int vec) {
     __shared__ float4 shared[SHARED / 4];
@@ -205,7 +206,7 @@ conv_backward(elem *dx, float *dweight, float *dbias, const elem *dy, const elem
     if (taps > SHORT) {
         backward<1, LONG>(dx, dweight, dbias, dy, x, stride, weight, bias, rows, len, width, taps, sums);
     } else if (vec) {
-        backward<VEC, SHORT>(dx, dweight, dbias, dy, x, stride, weight, bias, rows, len, width, taps, sums);
+        backward<LANE, SHORT>(dx, dweight, dbias, dy, x, stride, weight, bias, rows, len, width, taps, sums);
     } else {
         backward<1, SHORT>(dx, dweight, dbias, dy, x, stride, weight, bias, rows, len, width, taps, sums);
     }

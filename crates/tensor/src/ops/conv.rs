@@ -173,13 +173,13 @@ mod cuda {
     use crate::cuda::{Gpu, Source};
     use crate::ops::Cols;
     use crate::ops::elementwise::sum_partials;
-    use crate::ops::launch::{AXIS, column, flag, int, lane, long, ptr, tiles};
+    use crate::ops::launch::{AXIS, column, flag, int, lane_of_four, long, ptr, tiles};
     use crate::params::Param;
     use crate::{DType, Error, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source = Source { name: "conv.cu", text: include_str!("conv.cu") };
 
-    /// Warps of a block and rows that a warp takes at a time; taps of the variant with 16-byte access, and at most:
+    /// Warps of a block and rows that a warp takes at a time; taps of the variant with several channels a lane, and at most:
     /// as in `conv.cu`.
     const WARPS: usize = 4;
     const RUN: usize = 16;
@@ -198,7 +198,7 @@ mod cuda {
         bias: &Tensor,
     ) -> Result<()> {
         let (elem, rows) = (y.dtype(), y.rows());
-        let lane = channels(elem, shape, &[(y, 0), (&x.var.value, x.start)])?;
+        let lane = channels(shape, &[(y, 0), (&x.var.value, x.start)])?;
         let args = [
             ptr(y),
             column(&x.var.value, x.start),
@@ -227,7 +227,7 @@ mod cuda {
         shape: Shape,
     ) -> Result<()> {
         let (elem, rows, width) = (dy.dtype(), dy.rows(), shape.width);
-        let lane = channels(elem, shape, &[(dx, x.start), (dy, 0), (&x.var.value, x.start)])?;
+        let lane = channels(shape, &[(dx, x.start), (dy, 0), (&x.var.value, x.start)])?;
         let grid = tiles(rows, WARPS * RUN, SUMS, width, lane);
         let sums = grid[1] as usize;
         let dweight = dy.device().empty(&[sums, width * shape.taps], DType::F32)?;
@@ -253,14 +253,11 @@ mod cuda {
     }
 
     /// Channels of a lane.
-    fn channels(elem: DType, shape: Shape, spans: &[(&Tensor, usize)]) -> Result<usize> {
-        match shape.taps {
-            0..=SHORT => Ok(lane(elem, shape.width, spans)),
-            0..=LONG => Ok(1),
-            taps => Err(Error::shape(
-                "conv1d_silu",
-                format!("{taps} taps; on a GPU at most {LONG} are supported"),
-            )),
+    fn channels(shape: Shape, spans: &[(&Tensor, usize)]) -> Result<usize> {
+        if shape.taps > LONG {
+            let reason = format!("{} taps; on a GPU at most {LONG} are supported", shape.taps);
+            return Err(Error::shape("conv1d_silu", reason));
         }
+        Ok(if shape.taps > SHORT { 1 } else { lane_of_four(shape.width, spans) })
     }
 }

@@ -4,15 +4,7 @@
 
 constexpr int BATCH = 4;
 
-DEVICE void store_four(elem *p, const float (&x)[4]) {
-#ifdef ELEM_BF16
-    *reinterpret_cast<uint2 *>(p) = make_uint2(round_bf16x2(x[0], x[1]), round_bf16x2(x[2], x[3]));
-#else
-    store_vec(p, x);
-#endif
-}
-
-// W = 4 where rows are aligned to 16 bytes, else 1. dlogits may be the logits themselves: a thread writes what it alone
+// W = 4 where rows are aligned to four elements, else 1. dlogits may be the logits themselves: a thread writes what it alone
 // has read. `cached` is a multiple of W.
 template <int W>
 DEVICE void row_loss(const float *logits, elem *dlogits, float *losses, const i32 *targets, float weight, int vocab,
@@ -27,8 +19,7 @@ DEVICE void row_loss(const float *logits, elem *dlogits, float *losses, const i3
 #pragma unroll
         for (int i = 0; i < W; i++) zero[i] = 0;
         for (int at = threadIdx.x * W; dlogits && at < vocab; at += step) {
-            if constexpr (W == 4) store_four(dlogits + at, zero);
-            else dlogits[at] = store(0);
+            store_many<W>(dlogits + at, zero);
         }
         return;
     }
@@ -82,8 +73,7 @@ DEVICE void row_loss(const float *logits, elem *dlogits, float *losses, const i3
             for (int i = 0; i < W; i++) {
                 x[k][i] = scale * __expf(x[k][i] - peak) - (at + i == target ? weight : 0.0f);
             }
-            if constexpr (W == 4) store_four(dlogits + at, x[k]);
-            else dlogits[at] = store(x[k][0]);
+            store_many<W>(dlogits + at, x[k]);
         }
     }
 }

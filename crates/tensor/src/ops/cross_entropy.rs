@@ -76,9 +76,9 @@ pub fn linear_cross_entropy(
         }
         Device::Cuda(gpu) => cuda::mean(gpu, &mean, &losses, weight)?,
     }
-    let x = x.clone();
+    let x = x.id;
     let mean = tape.push("cross_entropy", mean, move |_, grads| match dx {
-        Some(dx) => grads.give(&x, dx),
+        Some(dx) => grads.give(x, dx),
         None => Ok(()),
     });
     Ok(Loss { mean, positions })
@@ -139,7 +139,7 @@ mod cuda {
 
     use super::Rows;
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::launch::{blocks, flag, int, long, ptr};
+    use crate::ops::launch::{blocks, flag, int, lane_of_four, long, ptr};
     use crate::{DType, Error, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source =
@@ -154,10 +154,9 @@ mod cuda {
             return Err(Error::shape("cross_entropy", "the targets are on the CPU, the logits on a GPU"));
         };
         let elem = dlogits.map_or(DType::F32, Tensor::dtype);
-        // Four elements a thread: each row starts at a multiple of theirs.
-        let vec = vocab.is_multiple_of(4)
-            && logits.ptr().is_multiple_of(16)
-            && dlogits.is_none_or(|d| d.ptr().is_multiple_of(4 * elem.size() as u64));
+        let mut spans = vec![(logits, 0)];
+        spans.extend(dlogits.map(|dlogits| (dlogits, 0)));
+        let lane = lane_of_four(vocab, &spans);
         let room = (gpu.shared_memory_per_block() - RESERVED) / 16 * 4;
         let cached = if dlogits.is_some() { vocab.min(room) } else { 0 };
         let threads = vocab.div_ceil(4).next_multiple_of(32).min(1024);
@@ -169,7 +168,7 @@ mod cuda {
             Arg::F32(rows.weight),
             int(vocab),
             int(cached),
-            flag(vec),
+            flag(lane > 1),
         ];
         let grid = [blocks(count, 1), 1, 1];
         gpu.launch(&SOURCE, elem, "cross_entropy_rows", grid, [threads as u32, 1, 1], 4 * cached, &args)

@@ -5,7 +5,7 @@ constexpr int WARPS = 8;
 constexpr int BATCH = 8;
 
 template <int W>
-DEVICE void gather(elem *__restrict__ out, const i32 *__restrict__ ids, const elem *__restrict__ table, float scale,
+DEVICE void gather(float *__restrict__ out, const i32 *__restrict__ ids, const elem *__restrict__ table, float scale,
                    i64 rows, int width) {
     int column = (blockIdx.x * 32 + threadIdx.x) * W;
     if (column >= width) return;
@@ -20,13 +20,13 @@ DEVICE void gather(elem *__restrict__ out, const i32 *__restrict__ ids, const el
 
 // out[row] = scale * table[ids[row]]
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
-embedding_forward(elem *out, const i32 *ids, const elem *table, float scale, i64 rows, int width, int vec) {
+embedding_forward(float *out, const i32 *ids, const elem *table, float scale, i64 rows, int width, int vec) {
     if (vec) gather<VEC>(out, ids, table, scale, rows, width);
     else gather<1>(out, ids, table, scale, rows, width);
 }
 
 template <int W>
-DEVICE void collect(float *__restrict__ dtable, const elem *__restrict__ dout, const i32 *__restrict__ unique,
+DEVICE void collect(float *__restrict__ dtable, const float *__restrict__ dout, const i32 *__restrict__ unique,
                     const i32 *__restrict__ starts, const i32 *__restrict__ order, float scale, int width,
                     float *sums) {
     int column = (blockIdx.y * 32 + threadIdx.x) * W;
@@ -70,7 +70,7 @@ DEVICE void collect(float *__restrict__ dtable, const elem *__restrict__ dout, c
 
 // dtable[id] += scale * sum of the rows of dout at that id: a block for each id and 32 * W columns. `padding` gets none.
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
-embedding_backward(float *dtable, const elem *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,
+embedding_backward(float *dtable, const float *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,
                    int width, int padding, int vec) {
     __shared__ float sums[WARPS * 32 * VEC];
     if (unique[blockIdx.x] == padding) return;

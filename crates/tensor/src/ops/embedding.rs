@@ -3,10 +3,10 @@
 use crate::params::Param;
 use crate::tape::{Tape, Var};
 use crate::tokens::Tokens;
-use crate::{Device, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor};
 use std::sync::Arc;
 
-/// `scale * table[ids]`: `[batch * len, H]` from a table `[V, H]`.
+/// `scale * table[ids]`: `[batch * len, H]`, f32, from a table `[V, H]`.
 ///
 /// The row of the id `padding` gets no gradient from here, as in PyTorch's `nn.Embedding(padding_idx)`.
 pub fn embedding(
@@ -20,7 +20,7 @@ pub fn embedding(
         return Err(Error::shape("embedding", format!("table {:?}", table.value)));
     };
     ids.check(vocab, false)?;
-    let out = tape.device().empty(&[ids.ids.len(), hidden], tape.precision().compute())?;
+    let out = tape.device().empty(&[ids.ids.len(), hidden], DType::F32)?;
     match tape.device() {
         Device::Cpu => forward_cpu(&out, ids, &table.value, scale),
         Device::Cuda(gpu) => cuda::forward(gpu, &out, ids, &table.value, scale)?,
@@ -75,7 +75,7 @@ mod cuda {
         Source { name: "embedding.cu", text: include_str!("embedding.cu") };
 
     pub(super) fn forward(gpu: &Gpu, out: &Tensor, ids: &Tokens, table: &Tensor, scale: f32) -> Result<()> {
-        let (elem, rows, width) = (out.dtype(), out.rows(), out.cols());
+        let (elem, rows, width) = (table.dtype(), out.rows(), out.cols());
         let lane = lane(elem, width, &[(out, 0), (table, 0)]);
         let ids = Arg::Ptr(on_gpu(ids)?.ids.ptr());
         let args = [ptr(out), ids, ptr(table), Arg::F32(scale), long(rows), int(width), flag(lane > 1)];

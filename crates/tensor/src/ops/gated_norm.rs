@@ -45,8 +45,8 @@ fn forward_cpu(out: &Tensor, inverse: &Tensor, y: &Tensor, z: &Cols, weight: &Te
             for (i, (out, inverse)) in out.chunks_exact_mut(width).zip(inverse).enumerate() {
                 let y = &y[(first + i) * width..][..width];
                 let z = &zs[(first + i) * z.stride() + z.start..][..width];
-                for j in 0..width {
-                    out[j] = y[j] * z[j] * sigmoid(z[j]);
+                for ((out, y), z) in out.iter_mut().zip(y).zip(z) {
+                    *out = y * z * sigmoid(*z);
                 }
                 let r = 1.0 / (dot(out, out) / width as f32 + eps).sqrt();
                 out.iter_mut().zip(w.iter()).for_each(|(o, w)| *o = w * (*o * r));
@@ -77,19 +77,23 @@ fn backward_cpu(
         (&mut dw.write(), add_dw),
         #[inline(always)]
         |first, [dy, dz], dw| {
-            let (mut s, mut g, mut h) = (vec![0.0; width], vec![0.0; width], vec![0.0; width]);
+            let mut rows = vec![0.0; 3 * width];
+            let (s, rest) = rows.split_at_mut(width);
+            let (g, h) = rest.split_at_mut(width);
+            let (s, g, h, w, dw) =
+                (&mut s[..width], &mut g[..width], &mut h[..width], &w[..width], &mut dw[..width]);
             for (i, (dy, dz)) in dy.chunks_exact_mut(width).zip(dz.chunks_exact_mut(z.stride())).enumerate() {
                 let at = (first + i) * width;
-                let (dout, y, r) = (&dout[at..at + width], &y[at..at + width], inverse[first + i]);
+                let (dout, y, r) = (&dout[at..][..width], &y[at..][..width], inverse[first + i]);
                 let from = &zs[(first + i) * z.stride() + z.start..][..width];
-                let dz = &mut dz[z.start..z.start + width];
+                let (dy, dz) = (&mut dy[..width], &mut dz[z.start..][..width]);
                 for j in 0..width {
                     s[j] = sigmoid(from[j]);
                     g[j] = y[j] * from[j] * s[j];
                     h[j] = w[j] * dout[j];
                     dw[j] += dout[j] * g[j] * r;
                 }
-                let k = r * r * dot(&h, &g) / width as f32;
+                let k = r * r * dot(h, g) / width as f32;
                 for j in 0..width {
                     let dg = r * (h[j] - g[j] * k);
                     let d = dg * from[j] * s[j];

@@ -35,14 +35,14 @@ pub(super) fn flag(set: bool) -> Arg {
 }
 
 /// How many elements in a row one lane has: 16 bytes of `elem` where each row of `width` elements, from the given
-/// column of each tensor, is whole and aligned so, else 1.
+/// column of each tensor, consists of such pieces and is aligned to them, else 1.
 pub(super) fn lane(elem: DType, width: usize, spans: &[(&Tensor, usize)]) -> usize {
-    let vector = 16 / elem.size();
-    let aligned = |&(tensor, start): &(&Tensor, usize)| {
-        address(tensor, start).is_multiple_of(16)
-            && (tensor.cols() * tensor.dtype().size()).is_multiple_of(16)
-    };
-    if width.is_multiple_of(vector) && spans.iter().all(aligned) { vector } else { 1 }
+    pieces(16 / elem.size(), width, spans)
+}
+
+/// As [`lane`] with four elements, whatever they take.
+pub(super) fn lane_of_four(width: usize, spans: &[(&Tensor, usize)]) -> usize {
+    pieces(4, width, spans)
 }
 
 /// Blocks along an axis of the grid.
@@ -84,4 +84,14 @@ pub(super) fn flat(
 
 fn address(tensor: &Tensor, start: usize) -> u64 {
     tensor.ptr() + (start * tensor.dtype().size()) as u64
+}
+
+/// `length` where rows consist of pieces of so many elements, aligned to them or to 16 bytes, else 1.
+fn pieces(length: usize, width: usize, spans: &[(&Tensor, usize)]) -> usize {
+    let aligned = |&(tensor, start): &(&Tensor, usize)| {
+        let bytes = (length * tensor.dtype().size()).min(16);
+        address(tensor, start).is_multiple_of(bytes as u64)
+            && (tensor.cols() * tensor.dtype().size()).is_multiple_of(bytes)
+    };
+    if width.is_multiple_of(length) && spans.iter().all(aligned) { length } else { 1 }
 }

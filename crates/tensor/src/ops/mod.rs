@@ -1,8 +1,9 @@
 //! The operations of a training step, each with its forward and backward pass for both devices.
 //!
 //! Activations are matrices `[R, C]` with `R = batch * len` rows, row-major. Operations that mix positions are
-//! given the batch layout. The element type of activations is that of the tape's precision; norm weights,
-//! biases, convolution kernels and the scan's parameters are f32 always, statistics and states too.
+//! given the batch layout. Activations have the element type of the tape's precision, but the residual stream (what
+//! [`embedding`] and [`residual`] yield and [`rms_norm`] reads) is f32 always; so are norm weights,
+//! biases, convolution kernels, the parameters of the scan, statistics and states.
 
 mod attention;
 mod conv;

@@ -1,16 +1,17 @@
-//! `x + m y`: adding a branch to the residual stream.
+//! `x + m y`: adding a branch to the residual stream, which is f32 in every precision: in bf16 a branch would lose
+//! most of its bits beside a stream many times its size.
 
 use rayon::prelude::*;
 
 use crate::cpu::simd;
 use crate::tape::{Tape, Var};
-use crate::{Device, Error, Result};
+use crate::{DType, Device, Error, Result};
 
 const BLOCK: usize = 1 << 14;
 
-/// `x + m y`, both `[R, C]`.
+/// `x + m y`, both `[R, C]`; `x` and the result are f32.
 pub fn residual(tape: &mut Tape, x: &Var, y: &Var, m: f32) -> Result<Var> {
-    if x.value.shape() != y.value.shape() {
+    if x.value.shape() != y.value.shape() || x.value.dtype() != DType::F32 {
         return Err(Error::shape("residual", format!("{:?} + {:?}", x.value, y.value)));
     }
     let out = tape.device().empty(x.value.shape(), x.value.dtype())?;
@@ -18,32 +19,38 @@ pub fn residual(tape: &mut Tape, x: &Var, y: &Var, m: f32) -> Result<Var> {
         Device::Cpu => sum_cpu(&mut out.write(), &x.value.read(), &y.value.read(), m),
         Device::Cuda(gpu) => cuda::sum(gpu, &out, &x.value, &y.value, m)?,
     }
-    let (x, y) = (x.clone(), y.clone());
+    let (x, y, dtype) = (x.id, y.id, y.value.dtype());
     Ok(tape.push("residual", out, move |dout, grads| {
-        let (dy, accumulate) = grads.target(&y)?;
+        let (dy, accumulate) = grads.target_like(y, dout, dtype)?;
         match dout.device() {
             Device::Cpu => scale_cpu(&mut dy.write(), &dout.read(), m, accumulate),
             Device::Cuda(gpu) => cuda::scale(gpu, &dy, dout, m, accumulate)?,
         }
-        grads.give(&x, dout.clone())
+        grads.give(x, dout.clone())
     }))
 }
 
 /// `out = x + m y`.
 fn sum_cpu(out: &mut [f32], x: &[f32], y: &[f32], m: f32) {
     out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).zip(y.par_chunks(BLOCK)).for_each(|((out, x), y)| {
-        simd(|| out.iter_mut().zip(x).zip(y).for_each(|((o, x), y)| *o = m.mul_add(*y, *x)));
+        simd(
+            #[inline(always)]
+            || out.iter_mut().zip(x).zip(y).for_each(|((o, x), y)| *o = m.mul_add(*y, *x)),
+        );
     });
 }
 
 /// `out = (out or 0) + m x`.
 fn scale_cpu(out: &mut [f32], x: &[f32], m: f32, accumulate: bool) {
     out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, x)| {
-        simd(|| {
-            for (o, x) in out.iter_mut().zip(x) {
-                *o = if accumulate { m.mul_add(*x, *o) } else { m * x };
-            }
-        });
+        simd(
+            #[inline(always)]
+            || {
+                for (o, x) in out.iter_mut().zip(x) {
+                    *o = if accumulate { m.mul_add(*x, *o) } else { m * x };
+                }
+            },
+        );
     });
 }
 
@@ -62,7 +69,7 @@ mod cuda {
     pub(super) fn sum(gpu: &Gpu, out: &Tensor, x: &Tensor, y: &Tensor, m: f32) -> Result<()> {
         let count = out.numel();
         let args = [ptr(out), ptr(x), ptr(y), Arg::F32(m), long(count)];
-        flat(gpu, &SOURCE, out.dtype(), "residual_sum", count, &args)
+        flat(gpu, &SOURCE, y.dtype(), "residual_sum", count, &args)
     }
 
     pub(super) fn scale(gpu: &Gpu, out: &Tensor, x: &Tensor, m: f32, accumulate: bool) -> Result<()> {

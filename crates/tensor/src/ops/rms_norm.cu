@@ -1,4 +1,4 @@
-// y = w x / rms(x). A warp has a row at a time; a lane has W columns of every 32 * W, BATCH such pieces in flight.
+// y = w x / rms(x), x in f32 and y in elem. A warp has a row at a time; a lane has W columns of every 32 * W, BATCH such pieces in flight.
 // What the second pass over a row reads again is in the L1 cache.
 #include "common.cuh"
 
@@ -18,7 +18,7 @@ template <int W, typename T> DEVICE void load_batch(const T *row, int base, int 
 }
 
 template <int W>
-DEVICE void forward(elem *__restrict__ y, float *__restrict__ inverse, const elem *__restrict__ x,
+DEVICE void forward(elem *__restrict__ y, float *__restrict__ inverse, const float *__restrict__ x,
                     const float *__restrict__ weight, float eps, i64 rows, int width) {
     constexpr int STEP = 32 * W;
     i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y;
@@ -50,14 +50,14 @@ DEVICE void forward(elem *__restrict__ y, float *__restrict__ inverse, const ele
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-rms_norm_forward(elem *y, float *inverse, const elem *x, const float *weight, float eps, i64 rows, int width, int vec) {
+rms_norm_forward(elem *y, float *inverse, const float *x, const float *weight, float eps, i64 rows, int width, int vec) {
     if (vec) forward<VEC>(y, inverse, x, weight, eps, rows, width);
     else forward<1>(y, inverse, x, weight, eps, rows, width);
 }
 
 template <int W>
-DEVICE void backward(elem *__restrict__ dx, int add, float *__restrict__ partial, const elem *__restrict__ dy,
-                     const float *__restrict__ inverse, const elem *__restrict__ x, const float *__restrict__ weight,
+DEVICE void backward(float *__restrict__ dx, int add, float *__restrict__ partial, const elem *__restrict__ dy,
+                     const float *__restrict__ inverse, const float *__restrict__ x, const float *__restrict__ weight,
                      i64 rows, int width, float *shared) {
     constexpr int STEP = 32 * W;
     // This warp's sum for the weight's gradient; a lane touches its own columns only.
@@ -67,8 +67,9 @@ DEVICE void backward(elem *__restrict__ dx, int add, float *__restrict__ partial
         for (int i = 0; i < W; i++) dw[c + i] = 0;
     }
     for (i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += (i64)gridDim.x * blockDim.y) {
-        const elem *dy_row = dy + row * width, *x_row = x + row * width;
-        elem *dx_row = dx + row * width;
+        const elem *dy_row = dy + row * width;
+        const float *x_row = x + row * width;
+        float *dx_row = dx + row * width;
         float r = inverse[row], dot = 0;
         for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
             float d[BATCH][W], v[BATCH][W];
@@ -116,7 +117,7 @@ DEVICE void backward(elem *__restrict__ dx, int add, float *__restrict__ partial
 
 // partial[block] = this block's share of the weight's gradient
 extern "C" __global__ void __launch_bounds__(256)
-rms_norm_backward(elem *dx, int add, float *partial, const elem *dy, const float *inverse, const elem *x,
+rms_norm_backward(float *dx, int add, float *partial, const elem *dy, const float *inverse, const float *x,
                   const float *weight, i64 rows, int width, int vec) {
     extern __shared__ float4 shared[];
     float *sums = reinterpret_cast<float *>(shared);

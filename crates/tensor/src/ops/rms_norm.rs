@@ -5,13 +5,13 @@ use crate::params::Param;
 use crate::tape::{Tape, Var};
 use crate::{DType, Device, Error, Result, Tensor};
 
-/// The norm of every row of `x [R, C]` with weight `[C]`.
+/// The norm of every row of `x [R, C]`, f32, with weight `[C]`; the result has the tape's element type.
 pub fn rms_norm(tape: &mut Tape, x: &Var, weight: &Param, eps: f32) -> Result<Var> {
     let (rows, width) = (x.value.rows(), x.value.cols());
-    if weight.value.numel() != width {
+    if weight.value.numel() != width || x.value.dtype() != DType::F32 {
         return Err(Error::shape("rms_norm", format!("{:?} with weight {:?}", x.value, weight.value)));
     }
-    let y = tape.device().empty(&[rows, width], x.value.dtype())?;
+    let y = tape.device().empty(&[rows, width], tape.precision().compute())?;
     // 1 / sqrt(mean(x^2) + eps) of each row, kept for the backward pass.
     let inverse = tape.device().empty(&[rows], DType::F32)?;
     match tape.device() {
@@ -65,15 +65,17 @@ fn backward_cpu(
         (&mut dw.write(), add_dw),
         #[inline(always)]
         |first, [dx], dw| {
-            let mut g = vec![0.0; width];
+            let (mut g, w, dw) = (vec![0.0; width], &w[..width], &mut dw[..width]);
+            let g = &mut g[..width];
             for (i, dx) in dx.chunks_exact_mut(width).enumerate() {
                 let at = (first + i) * width;
-                let (dy, x, r) = (&dy[at..at + width], &x[at..at + width], inverse[first + i]);
+                let (dx, dy, x) = (&mut dx[..width], &dy[at..][..width], &x[at..][..width]);
+                let r = inverse[first + i];
                 for j in 0..width {
                     dw[j] += dy[j] * x[j] * r;
                     g[j] = w[j] * dy[j];
                 }
-                let k = r * r * dot(&g, x) / width as f32;
+                let k = r * r * dot(g, x) / width as f32;
                 for j in 0..width {
                     let d = r * (g[j] - x[j] * k);
                     dx[j] = if add_dx { dx[j] + d } else { d };
@@ -104,7 +106,7 @@ mod cuda {
         weight: &Tensor,
         eps: f32,
     ) -> Result<()> {
-        let (elem, rows, width) = (x.dtype(), x.rows(), x.cols());
+        let (elem, rows, width) = (y.dtype(), x.rows(), x.cols());
         let lane = lane(elem, width, &[(y, 0), (x, 0), (weight, 0)]);
         let args = [
             ptr(y),
@@ -129,7 +131,7 @@ mod cuda {
         x: &Tensor,
         weight: &Tensor,
     ) -> Result<()> {
-        let (elem, rows, width) = (x.dtype(), x.rows(), x.cols());
+        let (elem, rows, width) = (dy.dtype(), x.rows(), x.cols());
         let lane = lane(elem, width, &[(&dx, 0), (dy, 0), (x, 0), (weight, 0)]);
         let (warps, shared) = row_warps(width);
         let count = summing_blocks(rows, warps);

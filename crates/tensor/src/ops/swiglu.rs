@@ -40,8 +40,8 @@ fn forward_cpu(out: &Tensor, gate: &Cols, up: &Cols) {
             for (i, out) in out.chunks_exact_mut(width).enumerate() {
                 let g = &gates[(first + i) * gate.stride() + gate.start..][..width];
                 let u = &ups[(first + i) * up.stride() + up.start..][..width];
-                for j in 0..width {
-                    out[j] = g[j] * sigmoid(g[j]) * u[j];
+                for ((out, g), u) in out.iter_mut().zip(g).zip(u) {
+                    *out = g * sigmoid(*g) * u;
                 }
             }
         },
@@ -61,9 +61,10 @@ fn backward_cpu(dgate: &Tensor, dup: &Tensor, dout: &Tensor, gate: &Cols, up: &C
                 let dout = &dout[r * width..][..width];
                 let g = &gates[r * gate.stride() + gate.start..][..width];
                 let u = &ups[r * up.stride() + up.start..][..width];
-                for (j, d) in dgate[gate.start..][..width].iter_mut().enumerate() {
-                    let s = sigmoid(g[j]);
-                    *d = dout[j] * u[j] * s * (1.0 + g[j] * (1.0 - s));
+                let to = &mut dgate[gate.start..][..width];
+                for (((to, dout), g), u) in to.iter_mut().zip(dout).zip(g).zip(u) {
+                    let s = sigmoid(*g);
+                    *to = dout * u * s * (1.0 + g * (1.0 - s));
                 }
             }
         },
@@ -76,8 +77,9 @@ fn backward_cpu(dgate: &Tensor, dup: &Tensor, dout: &Tensor, gate: &Cols, up: &C
                 let r = first + i;
                 let dout = &dout[r * width..][..width];
                 let g = &gates[r * gate.stride() + gate.start..][..width];
-                for (j, d) in dup[up.start..][..width].iter_mut().enumerate() {
-                    *d = dout[j] * g[j] * sigmoid(g[j]);
+                let to = &mut dup[up.start..][..width];
+                for ((to, dout), g) in to.iter_mut().zip(dout).zip(g) {
+                    *to = dout * g * sigmoid(*g);
                 }
             }
         },

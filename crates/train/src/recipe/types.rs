@@ -71,21 +71,21 @@ pub struct Data {
     pub seed: u64,
 }
 
-/// `[optimizer]`: the rule of the matrices, and AdamW for the rest.
+/// `[optimizer]`: the rule of the matrices, and `AdamW` for the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Optimizer {
     /// Name in [`optim::ALL`].
     pub name: String,
     /// Peak learning rate of the matrices.
     pub lr: f64,
-    /// AdamW for the rest of the weights.
+    /// `AdamW` for the rest of the weights.
     pub adamw: AdamW,
     /// The keys that the optimizer's row declares.
     #[serde(flatten)]
     pub keys: BTreeMap<String, toml::Value>,
 }
 
-/// `[optimizer.adamw]`: AdamW for the weights that the matrix rule does not take.
+/// `[optimizer.adamw]`: `AdamW` for the weights that the matrix rule does not take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamW {

@@ -58,7 +58,10 @@ pub(super) fn forward(out: &Tensor, lse: &Tensor, inputs: &Inputs) {
             let mut scores = vec![0.0; len * len];
             matmul_seq(&mut scores, false, h.scale, Mat::new(&q, len, h.dim), Mat::new(&k, len, h.dim).t());
             let mut lse = vec![0.0; len];
-            simd(|| softmax(&mut scores, &mut lse, len));
+            simd(
+                #[inline(always)]
+                || softmax(&mut scores, &mut lse, len),
+            );
             let mut o = vec![0.0; len * h.dim];
             matmul_seq(&mut o, false, 1.0, Mat::new(&scores, len, len), Mat::new(&v, len, h.dim));
             (o, lse)
@@ -78,7 +81,12 @@ fn softmax(scores: &mut [f32], lse: &mut [f32], len: usize) {
         let (seen, masked) = row.split_at_mut(t + 1);
         let max = seen.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         seen.iter_mut().for_each(|s| *s = exp(*s - max));
-        let total = sum2(seen, seen, #[inline(always)] |x, _| x);
+        let total = sum2(
+            seen,
+            seen,
+            #[inline(always)]
+            |x, _| x,
+        );
         seen.iter_mut().for_each(|s| *s /= total);
         masked.fill(0.0);
         *lse = max + total.ln();
@@ -86,7 +94,14 @@ fn softmax(scores: &mut [f32], lse: &mut [f32], len: usize) {
 }
 
 /// Writes (or adds) `[T, dim]` of one head to its columns in `[R, stride]`.
-fn scatter(to: &mut [f32], stride: usize, (sequence, head): (usize, usize), from: &[f32], dim: usize, add: bool) {
+fn scatter(
+    to: &mut [f32],
+    stride: usize,
+    (sequence, head): (usize, usize),
+    from: &[f32],
+    dim: usize,
+    add: bool,
+) {
     let len = from.len() / dim;
     for (t, row) in from.chunks_exact(dim).enumerate() {
         let to = &mut to[(sequence * len + t) * stride + head * dim..][..dim];
@@ -110,16 +125,19 @@ pub(super) fn backward(targets: &[Tensor; 3], dy: &Tensor, lse: &Tensor, inputs:
             let mut dp = vec![0.0; len * len];
             matmul_seq(&mut dp, false, 1.0, Mat::new(&dout, len, h.dim), Mat::new(&v, len, h.dim).t());
             let lse = &lse[task * len..][..len];
-            simd(|| {
-                for t in 0..len {
-                    let (p, dp) = (&mut p[t * len..][..len], &mut dp[t * len..][..len]);
-                    p[..=t].iter_mut().for_each(|p| *p = exp(*p - lse[t]));
-                    let delta = dot(&p[..=t], &dp[..=t]);
-                    dp[..=t].iter_mut().zip(&p[..=t]).for_each(|(dp, p)| *dp = p * (*dp - delta));
-                    p[t + 1..].fill(0.0);
-                    dp[t + 1..].fill(0.0);
-                }
-            });
+            simd(
+                #[inline(always)]
+                || {
+                    for t in 0..len {
+                        let (p, dp) = (&mut p[t * len..][..len], &mut dp[t * len..][..len]);
+                        p[..=t].iter_mut().for_each(|p| *p = exp(*p - lse[t]));
+                        let delta = dot(&p[..=t], &dp[..=t]);
+                        dp[..=t].iter_mut().zip(&p[..=t]).for_each(|(dp, p)| *dp = p * (*dp - delta));
+                        p[t + 1..].fill(0.0);
+                        dp[t + 1..].fill(0.0);
+                    }
+                },
+            );
             let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; len * h.dim]);
             let (p, ds) = (Mat::new(&p, len, len), Mat::new(&dp, len, len));
             matmul_seq(&mut dv, false, 1.0, p.t(), Mat::new(&dout, len, h.dim));

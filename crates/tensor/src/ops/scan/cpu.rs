@@ -1,13 +1,15 @@
-//! The scan on the CPU: one task for each sequence and head; the state of `W` columns of a head stays in cache.
+//! The scan on the CPU: one task for each sequence and head; the state of one vector of a head's columns stays in
+//! cache.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Scan, ScanLayout};
 use crate::Tensor;
 use crate::cpu::{exp, sigmoid, simd, softplus};
 
-/// Steps whose states the backward pass recomputes and keeps at once.
-const CHUNK: usize = 32;
+/// Steps whose states the backward pass recomputes and keeps at once: few enough to stay in the first-level cache.
+const CHUNK: usize = 8;
 
 /// Time steps of one sequence and head: `dt_t`, the decay `exp(dt_t A)`, and `d dt / d raw`.
 struct Steps {
@@ -18,6 +20,7 @@ struct Steps {
 }
 
 impl Steps {
+    #[inline(always)]
     fn new(raw: impl Iterator<Item = f32>, bias: f32, a_log: f32, (low, high): (f32, f32)) -> Self {
         let a = -a_log.exp();
         let mut steps = Steps { dt: Vec::new(), decay: Vec::new(), slope: Vec::new(), a };
@@ -48,10 +51,11 @@ impl Head<'_> {
         &self.xbc[t * self.layout.width()..][..self.layout.width()]
     }
 
-    /// `W` columns of `x_t` from column `p` of the head, zeros beyond it.
+    /// The columns of `x_t` that a vector of `lanes` from column `p` of the head holds.
     #[inline(always)]
-    fn x<const W: usize>(&self, t: usize, p: usize) -> [f32; W] {
-        load(&self.row(t)[self.head * self.layout.head_dim..][..self.layout.head_dim][p..])
+    fn x(&self, t: usize, p: usize, lanes: usize) -> &[f32] {
+        let width = self.layout.head_dim;
+        &self.row(t)[self.head * width + p..][..lanes.min(width - p)]
     }
 
     #[inline(always)]
@@ -63,46 +67,6 @@ impl Head<'_> {
     fn c(&self, t: usize) -> &[f32] {
         &self.row(t)[self.layout.bc(self.head).1..][..self.layout.state]
     }
-
-    /// `to = decay_t from + dt_t B_t (x) x_t`.
-    #[inline(always)]
-    fn advance<const W: usize>(&self, t: usize, p: usize, from: &[[f32; W]], to: &mut [[f32; W]]) {
-        let (decay, dt) = (self.steps.decay[t], self.steps.dt[t]);
-        let x: [f32; W] = self.x(t, p);
-        let x = x.map(|x| x * dt);
-        for ((to, from), b) in to.iter_mut().zip(from).zip(self.b(t)) {
-            for l in 0..W {
-                to[l] = b.mul_add(x[l], decay * from[l]);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn load<const W: usize>(from: &[f32]) -> [f32; W] {
-    let mut lanes = [0.0; W];
-    let n = from.len().min(W);
-    lanes[..n].copy_from_slice(&from[..n]);
-    lanes
-}
-
-#[inline(always)]
-fn store<const W: usize>(to: &mut [f32], lanes: &[f32; W]) {
-    let n = to.len().min(W);
-    to[..n].copy_from_slice(&lanes[..n]);
-}
-
-/// Sum of all lanes, as a tree.
-#[inline(always)]
-fn sum<const W: usize>(mut lanes: [f32; W]) -> f32 {
-    let mut n = W / 2;
-    while n > 0 {
-        for l in 0..n {
-            lanes[l] += lanes[l + n];
-        }
-        n /= 2;
-    }
-    lanes[0]
 }
 
 /// Runs `f` for every sequence and head with its time steps, in parallel; results in order.
@@ -115,7 +79,10 @@ fn for_heads<R: Send>(inputs: &Scan, layout: ScanLayout, f: impl Fn(Head) -> R +
         .map(|task| {
             let (batch, head) = (task / layout.heads, task % layout.heads);
             let raws = (0..len).map(|t| raw[(batch * len + t) * dt.stride() + dt.start + head]);
-            let steps = Steps::new(raws, bias[head], a_log[head], layout.dt_limit);
+            let steps = simd(
+                #[inline(always)]
+                || Steps::new(raws, bias[head], a_log[head], layout.dt_limit),
+            );
             let xbc = &xbc[batch * len * layout.width()..][..len * layout.width()];
             f(Head { sequence: batch, steps: &steps, xbc, layout, head })
         })
@@ -126,11 +93,7 @@ pub(super) fn forward(y: &Tensor, inputs: &Scan, layout: ScanLayout) {
     let d = inputs.d.value.read();
     let outs = for_heads(inputs, layout, |head| {
         let mut out = vec![0.0; layout.rows.len * layout.head_dim];
-        if layout.head_dim.is_multiple_of(32) {
-            simd(|| forward_head::<32>(&head, d[head.head], &mut out));
-        } else {
-            simd(|| forward_head::<16>(&head, d[head.head], &mut out));
-        }
+        pulp::Arch::new().dispatch(Forward { d: d[head.head], head: &head, out: &mut out });
         out
     });
     scatter(&mut y.write(), layout.inner(), 0, &outs, layout);
@@ -139,34 +102,69 @@ pub(super) fn forward(y: &Tensor, inputs: &Scan, layout: ScanLayout) {
 /// Writes per-head results `[T, P]` to the columns of their head in rows of `stride`.
 fn scatter(to: &mut [f32], stride: usize, start: usize, heads: &[Vec<f32>], layout: ScanLayout) {
     let p = layout.head_dim;
-    to.par_chunks_mut(layout.rows.len * stride).zip(heads.par_chunks(layout.heads)).for_each(|(to, heads)| {
-        for (t, row) in to.chunks_exact_mut(stride).enumerate() {
-            for (h, head) in heads.iter().enumerate() {
-                row[start + h * p..][..p].copy_from_slice(&head[t * p..][..p]);
-            }
-        }
-    });
-}
-
-#[inline(always)]
-fn forward_head<const W: usize>(head: &Head, d: f32, out: &mut [f32]) {
-    let layout = head.layout;
-    for p in (0..layout.head_dim).step_by(W) {
-        let mut state = vec![[0.0f32; W]; layout.state];
-        for t in 0..layout.rows.len {
-            let (decay, dt) = (head.steps.decay[t], head.steps.dt[t]);
-            let x: [f32; W] = head.x(t, p);
-            let mut y = x.map(|x| x * d);
-            let x = x.map(|x| x * dt);
-            for ((s, b), c) in state.iter_mut().zip(head.b(t)).zip(head.c(t)) {
-                for l in 0..W {
-                    s[l] = b.mul_add(x[l], decay * s[l]);
-                    y[l] = c.mul_add(s[l], y[l]);
+    to.par_chunks_mut(layout.rows.len * stride).zip(heads.par_chunks(layout.heads)).for_each(
+        |(to, heads)| {
+            for (t, row) in to.chunks_exact_mut(stride).enumerate() {
+                for (h, head) in heads.iter().enumerate() {
+                    row[start + h * p..][..p].copy_from_slice(&head[t * p..][..p]);
                 }
             }
-            store(&mut out[t * layout.head_dim..][..layout.head_dim][p..], &y);
+        },
+    );
+}
+
+/// The forward pass of one sequence and head into `out [T, P]`, a vector of columns at a time.
+struct Forward<'a> {
+    head: &'a Head<'a>,
+    d: f32,
+    out: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Forward { head, d, out } = self;
+        let ScanLayout { state: n, head_dim, rows, .. } = head.layout;
+        let zero = simd.splat_f32s(0.0);
+        for p in (0..head_dim).step_by(S::F32_LANES) {
+            let mut state = vec![zero; n];
+            for t in 0..rows.len {
+                let decay = simd.splat_f32s(head.steps.decay[t]);
+                let x = simd.partial_load_f32s(head.x(t, p, S::F32_LANES));
+                let mut y = [simd.mul_f32s(x, simd.splat_f32s(d)), zero, zero, zero];
+                let x = simd.mul_f32s(x, simd.splat_f32s(head.steps.dt[t]));
+                // Four sums, so that additions need not wait for each other.
+                let (fours, rest) = state.as_chunks_mut::<4>();
+                let ((bs, b), (cs, c)) = (head.b(t).as_chunks::<4>(), head.c(t).as_chunks::<4>());
+                for ((s, b), c) in fours.iter_mut().zip(bs).zip(cs) {
+                    for k in 0..4 {
+                        (s[k], y[k]) = step(simd, [decay, x], (b[k], c[k]), s[k], y[k]);
+                    }
+                }
+                for ((s, &b), &c) in rest.iter_mut().zip(b).zip(c) {
+                    (*s, y[0]) = step(simd, [decay, x], (b, c), *s, y[0]);
+                }
+                let y = simd.add_f32s(simd.add_f32s(y[0], y[1]), simd.add_f32s(y[2], y[3]));
+                let to = &mut out[t * head_dim + p..][..S::F32_LANES.min(head_dim - p)];
+                simd.partial_store_f32s(to, y);
+            }
         }
     }
+}
+
+/// One state further, and its share of the output: `decay s + b x`, and `y` plus `c` times that.
+#[inline(always)]
+fn step<S: Simd>(
+    simd: S,
+    [decay, x]: [S::f32s; 2],
+    (b, c): (f32, f32),
+    s: S::f32s,
+    y: S::f32s,
+) -> (S::f32s, S::f32s) {
+    let s = simd.mul_add_e_f32s(simd.splat_f32s(b), x, simd.mul_f32s(decay, s));
+    (s, simd.mul_add_e_f32s(simd.splat_f32s(c), s, y))
 }
 
 /// Gradients of one sequence and head: `dx [T, P]`, `dB | dC [T, 2 N]`, `draw [T]`, and the sums for
@@ -195,11 +193,7 @@ pub(super) fn backward(
             draw: vec![0.0; len],
             sums: [0.0; 3],
         };
-        if layout.head_dim.is_multiple_of(32) {
-            simd(|| backward_head::<32>(&head, d[head.head], dy, &mut grads));
-        } else {
-            simd(|| backward_head::<16>(&head, d[head.head], dy, &mut grads));
-        }
+        pulp::Arch::new().dispatch(Backward { d: d[head.head], head: &head, dy, grads: &mut grads });
         grads
     });
     let width = layout.width();
@@ -233,74 +227,87 @@ pub(super) fn backward(
     }
 }
 
-#[inline(always)]
-fn backward_head<const W: usize>(head: &Head, d: f32, dy: &[f32], grads: &mut HeadGrads) {
-    let (layout, steps) = (head.layout, head.steps);
-    let (len, width, n) = (layout.rows.len, layout.head_dim, layout.state);
-    let mut ddt = vec![0.0f32; len];
-    let mut starts = vec![[0.0f32; W]; len.div_ceil(CHUNK) * n];
-    let mut states = vec![[0.0f32; W]; (CHUNK + 1) * n];
-    for p in (0..width).step_by(W) {
-        // Forward once more, keeping the state before each chunk.
-        let mut state = vec![[0.0f32; W]; n];
-        let mut next = state.clone();
-        for t in 0..len {
-            if t % CHUNK == 0 {
-                starts[t / CHUNK * n..][..n].copy_from_slice(&state);
+/// The backward pass of one sequence and head, given `dy [T, H P]` of the sequence.
+struct Backward<'a> {
+    head: &'a Head<'a>,
+    d: f32,
+    dy: &'a [f32],
+    grads: &'a mut HeadGrads,
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Backward { head, d, dy, grads } = self;
+        let (layout, steps) = (head.layout, head.steps);
+        let (len, width, n) = (layout.rows.len, layout.head_dim, layout.state);
+        let zero = simd.splat_f32s(0.0);
+        let mut ddt = vec![0.0f32; len];
+        let mut starts = vec![zero; len.div_ceil(CHUNK) * n];
+        let mut states = vec![zero; (CHUNK + 1) * n];
+        for p in (0..width).step_by(S::F32_LANES) {
+            // Forward once more, keeping the state before each chunk.
+            let mut state = vec![zero; n];
+            for t in 0..len {
+                if t % CHUNK == 0 {
+                    starts[t / CHUNK * n..][..n].copy_from_slice(&state);
+                }
+                let decay = simd.splat_f32s(steps.decay[t]);
+                let x = simd.partial_load_f32s(head.x(t, p, S::F32_LANES));
+                let x = simd.mul_f32s(x, simd.splat_f32s(steps.dt[t]));
+                for (s, b) in state.iter_mut().zip(head.b(t)) {
+                    *s = simd.mul_add_e_f32s(simd.splat_f32s(*b), x, simd.mul_f32s(decay, *s));
+                }
             }
-            head.advance(t, p, &state, &mut next);
-            std::mem::swap(&mut state, &mut next);
-        }
-        let mut ds = vec![[0.0f32; W]; n];
-        for chunk in (0..len.div_ceil(CHUNK)).rev() {
-            let first = chunk * CHUNK;
-            let last = (first + CHUNK).min(len);
-            states[..n].copy_from_slice(&starts[chunk * n..][..n]);
-            for t in first..last {
-                let (from, to) = states.split_at_mut((t - first + 1) * n);
-                head.advance(t, p, &from[(t - first) * n..], &mut to[..n]);
-            }
-            for t in (first..last).rev() {
-                let before = &states[(t - first) * n..][..n];
-                let after = &states[(t - first + 1) * n..][..n];
-                let (decay, dt) = (steps.decay[t], steps.dt[t]);
-                let x: [f32; W] = head.x(t, p);
-                let dy: [f32; W] = load(&dy[t * layout.inner() + head.head * width..][..width][p..]);
-                let (db, dc) = grads.dbc[t * 2 * n..][..2 * n].split_at_mut(n);
-                let (b, c) = (head.b(t), head.c(t));
-                let mut dxt = [0.0; W];
-                let mut ddecay = [0.0; W];
-                for i in 0..n {
-                    let (mut of_b, mut of_c) = ([0.0; W], [0.0; W]);
-                    for l in 0..W {
-                        let s = c[i].mul_add(dy[l], ds[i][l]);
-                        of_c[l] = after[i][l] * dy[l];
-                        of_b[l] = s * x[l];
-                        dxt[l] = b[i].mul_add(s, dxt[l]);
-                        ddecay[l] = before[i][l].mul_add(s, ddecay[l]);
-                        ds[i][l] = s * decay;
+            let mut ds = vec![zero; n];
+            for chunk in (0..len.div_ceil(CHUNK)).rev() {
+                let first = chunk * CHUNK;
+                let last = (first + CHUNK).min(len);
+                states[..n].copy_from_slice(&starts[chunk * n..][..n]);
+                for t in first..last {
+                    let (from, to) = states[(t - first) * n..].split_at_mut(n);
+                    let decay = simd.splat_f32s(steps.decay[t]);
+                    let x = simd.partial_load_f32s(head.x(t, p, S::F32_LANES));
+                    let x = simd.mul_f32s(x, simd.splat_f32s(steps.dt[t]));
+                    for ((to, from), b) in to.iter_mut().zip(from).zip(head.b(t)) {
+                        *to = simd.mul_add_e_f32s(simd.splat_f32s(*b), x, simd.mul_f32s(decay, *from));
                     }
-                    db[i] += dt * sum(of_b);
-                    dc[i] += sum(of_c);
                 }
-                let of_decay = sum(ddecay) * decay;
-                let mut dx = [0.0; W];
-                let mut of_dt = [0.0; W];
-                let mut of_d = [0.0; W];
-                for l in 0..W {
-                    dx[l] = d.mul_add(dy[l], dt * dxt[l]);
-                    of_dt[l] = dxt[l] * x[l];
-                    of_d[l] = dy[l] * x[l];
+                for t in (first..last).rev() {
+                    let before = &states[(t - first) * n..][..n];
+                    let after = &states[(t - first + 1) * n..][..n];
+                    let (decay, dt) = (steps.decay[t], steps.dt[t]);
+                    let x = simd.partial_load_f32s(head.x(t, p, S::F32_LANES));
+                    let dy = &dy[t * layout.inner() + head.head * width + p..][..S::F32_LANES.min(width - p)];
+                    let dy = simd.partial_load_f32s(dy);
+                    let decays = simd.splat_f32s(decay);
+                    let (db, dc) = grads.dbc[t * 2 * n..][..2 * n].split_at_mut(n);
+                    let (b, c, ds) = (head.b(t), head.c(t), &mut ds[..n]);
+                    let (mut dxt, mut ddecay) = (zero, zero);
+                    for i in 0..n {
+                        let s = simd.mul_add_e_f32s(simd.splat_f32s(c[i]), dy, ds[i]);
+                        dc[i] += simd.reduce_sum_f32s(simd.mul_f32s(after[i], dy));
+                        db[i] += dt * simd.reduce_sum_f32s(simd.mul_f32s(s, x));
+                        dxt = simd.mul_add_e_f32s(simd.splat_f32s(b[i]), s, dxt);
+                        ddecay = simd.mul_add_e_f32s(before[i], s, ddecay);
+                        ds[i] = simd.mul_f32s(s, decays);
+                    }
+                    let of_decay = simd.reduce_sum_f32s(ddecay) * decay;
+                    ddt[t] += simd.reduce_sum_f32s(simd.mul_f32s(dxt, x)) + of_decay * steps.a;
+                    grads.sums[1] += of_decay * dt * steps.a;
+                    grads.sums[2] += simd.reduce_sum_f32s(simd.mul_f32s(dy, x));
+                    let dx = simd.mul_f32s(simd.splat_f32s(d), dy);
+                    let dx = simd.mul_add_e_f32s(simd.splat_f32s(dt), dxt, dx);
+                    let to = &mut grads.dx[t * width + p..][..S::F32_LANES.min(width - p)];
+                    simd.partial_store_f32s(to, dx);
                 }
-                ddt[t] += sum(of_dt) + of_decay * steps.a;
-                grads.sums[1] += of_decay * dt * steps.a;
-                grads.sums[2] += sum(of_d);
-                store(&mut grads.dx[t * width..][..width][p..], &dx);
             }
         }
-    }
-    for (t, ddt) in ddt.iter().enumerate() {
-        grads.draw[t] = ddt * steps.slope[t];
-        grads.sums[0] += grads.draw[t];
+        for (t, ddt) in ddt.iter().enumerate() {
+            grads.draw[t] = ddt * steps.slope[t];
+            grads.sums[0] += grads.draw[t];
+        }
     }
 }

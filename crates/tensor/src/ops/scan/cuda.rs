@@ -1,12 +1,13 @@
-//! Launches of `scan.cu`, which tells how the work is cut.
+//! Launches of `scan.cu`; `tile.cuh` tells how the work is cut.
 
 use super::{Scan, ScanLayout};
 use crate::cuda::{Arg, Gpu, Source};
 use crate::{DType, Error, Result, Tensor};
 
-pub static SOURCE: Source = Source { name: "scan.cu", text: include_str!("scan.cu") };
+pub static SOURCE: Source =
+    Source { name: "scan.cu", text: concat!(include_str!("tile.cuh"), include_str!("scan.cu")) };
 
-/// Threads of every block (`THREADS` of `scan.cu`).
+/// Threads of every block (`THREADS` of `tile.cuh`).
 const THREADS: usize = 128;
 /// Steps between two exact values of the decay's gradient (`EDGE`).
 const EDGE: usize = 64;

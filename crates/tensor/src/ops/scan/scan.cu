@@ -1,12 +1,7 @@
-// The selective state-space scan, step by step in f32 (the formulae stand in mod.rs).
+#line 2 "scan.cu"
+// The selective state-space scan, step by step in f32 (the formulae stand in mod.rs, the cut of the work in tile.cuh).
 //
-// One block of 128 threads has one sequence, head and slice of the head's columns, with the whole state S [N, P] in
-// registers: a thread holds NT rows n and PT columns p of it. A warp has 4 x 8 threads: `nl` counts along n, `pl`
-// along p; the four warps lie along n. So N <= 16 NT =: NP and a slice has up to 8 PT =: PW columns. Inputs come
-// through shared memory by tiles of TT steps, as f32, zero beyond the real sizes: there the state stays zero. Shared
-// memory holds two tiles, so that one barrier a tile is enough.
-//
-// Backward, with s_t the gradient of S_t and r_t = decay_{t+1} s_{t+1} its part from later steps: s_t = C_t (x) dy_t + r_t.
+// Backward: s_t is the gradient of S_t, r_t = decay_{t+1} s_{t+1} its part from later steps, s_t = C_t (x) dy_t + r_t.
 //   dx_t = D dy_t + dt sum_n B s_t
 //   dB_t = dt sum_p s_t x_t = dt (h_t + C (x.dy)),            h_t[n] = sum_p r_t x_t
 //   dC_t = sum_p S_t dy_t   = decay_t q_t + dt B (x.dy),      q_t[n] = sum_p S_{t-1} dy_t
@@ -15,180 +10,6 @@
 // That sum would gather rounding errors over long sequences: it starts anew every EDGE steps from the exact product
 // f_t = <S_{t-1}, r_{t-1}>, for which the forward sweep leaves S there. The share of a step itself, (B.C)(x.dy), is
 // kept out of q and h, so that nothing large cancels where the decay is strong.
-#include "common.cuh"
-
-constexpr int THREADS = 128;
-constexpr int WARPS = THREADS / 32;
-// Steps in a tile.
-constexpr int TT = 8;
-// Steps between two exact values of the decay's gradient; a multiple of TT.
-constexpr int EDGE = 64;
-
-// Sizes and places. Rows are those of the batch: sequence b, step t is row b len + t.
-struct Task {
-    i64 row0;     // first row of the sequence
-    i64 block;    // (b H + h) slices + slice
-    i64 steps;    // place of the head's first step in dt and decay [B, H, T]
-    i64 part;     // place of the block in a row of partial sums [H, slices, NP]
-    int head;
-    int column;   // first column of the slice in y and x
-    int width;    // columns of the slice
-    int b, c;     // first columns of B and C
-};
-
-DEVICE Task task_of_block(int len, int heads, int dim, int groups, int state, int slices, int slice_width) {
-    Task task;
-    i64 sequence_head = blockIdx.x / slices;
-    int slice = blockIdx.x % slices;
-    int head = (int)(sequence_head % heads);
-    task.row0 = sequence_head / heads * len;
-    task.block = blockIdx.x;
-    task.steps = sequence_head * len;
-    task.part = head * slices + slice;
-    task.head = head;
-    task.column = head * dim + slice * slice_width;
-    task.width = min(slice_width, dim - slice * slice_width);
-    task.b = heads * dim + head / (heads / groups) * state;
-    task.c = task.b + groups * state;
-    return task;
-}
-
-// A matrix of `width` elements a row that comes tile by tile: fetched into registers while the tile before it is worked
-// on, then put into shared memory, TT x W floats with zeros beyond the real sizes.
-template <int W> struct Stream {
-    const elem *from;
-    i64 stride;
-    int width;
-    bool vec; // 16 bytes at once: pointer, stride and width allow it; if not, all happens when the tile is put
-
-    static constexpr int VECTORS = W / VEC, COUNT = ceil_div(TT * VECTORS, THREADS);
-    uint4 raw[COUNT];
-
-    __device__ __forceinline__ Stream(const elem *from, i64 stride, int width, int vec)
-        : from(from), stride(stride), width(width), vec(vec) {}
-
-    __device__ __forceinline__ void fetch(int t0, int rows) {
-        if (!vec) return;
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            int at = i * THREADS + threadIdx.x, t = at / VECTORS, column = at % VECTORS * VEC;
-            bool real = t < rows && column < width;
-            raw[i] = real ? *reinterpret_cast<const uint4 *>(from + (t0 + t) * stride + column) : make_uint4(0, 0, 0, 0);
-        }
-    }
-
-    __device__ __forceinline__ void put(float (&to)[TT][W], int t0, int rows) const {
-        if (vec) {
-#pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                int at = i * THREADS + threadIdx.x, t = at / VECTORS, column = at % VECTORS * VEC;
-                if (t >= TT) break;
-                float x[VEC];
-                load_vec(reinterpret_cast<const elem *>(&raw[i]), x);
-#pragma unroll
-                for (int j = 0; j < VEC; j += 4)
-                    *reinterpret_cast<float4 *>(&to[t][column + j]) = make_float4(x[j], x[j + 1], x[j + 2], x[j + 3]);
-            }
-        } else {
-            for (int at = threadIdx.x; at < TT * W; at += THREADS) {
-                int t = at / W, column = at % W;
-                to[t][column] = t < rows && column < width ? load(from[(t0 + t) * stride + column]) : 0.0f;
-            }
-        }
-    }
-};
-
-// dt and decay of a head, likewise.
-struct Steps {
-    const float *dt, *decay;
-    float2 raw;
-
-    __device__ __forceinline__ Steps(const float *dt, const float *decay) : dt(dt), decay(decay) {}
-
-    __device__ __forceinline__ void fetch(int t0, int rows) {
-        int t = threadIdx.x;
-        raw = t < rows ? make_float2(dt[t0 + t], decay[t0 + t]) : make_float2(0.0f, 0.0f);
-    }
-
-    __device__ __forceinline__ void put(float2 (&to)[TT]) const {
-        if (threadIdx.x < TT) to[threadIdx.x] = raw;
-    }
-};
-
-// N consecutive floats of shared memory, aligned to their size up to 16 bytes.
-template <int N> DEVICE void read(float (&x)[N], const float *from) {
-    if constexpr (N % 4 == 0) {
-#pragma unroll
-        for (int i = 0; i < N; i += 4) {
-            float4 v = *reinterpret_cast<const float4 *>(from + i);
-            x[i] = v.x, x[i + 1] = v.y, x[i + 2] = v.z, x[i + 3] = v.w;
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < N; i++) x[i] = from[i];
-    }
-}
-
-// Sums each of x[0..COUNT) over the lanes that differ in the bits HIGH, HIGH / 2, ..., LOW, and spreads the sums over
-// them: with k those bits of the lane as a number, of L lanes, the lane ends with sums COUNT / L * k + i in x[i]. With
-// fewer sums than lanes, sum COUNT * k / L (rounded down) in x[0].
-template <int COUNT, int HIGH, int LOW, int SIZE> DEVICE void spread_sum(float (&x)[SIZE]) {
-    if constexpr (COUNT > 1) {
-        bool upper = threadIdx.x & HIGH;
-#pragma unroll
-        for (int i = 0; i < COUNT / 2; i++) {
-            float sent = upper ? x[i] : x[i + COUNT / 2];
-            float kept = upper ? x[i + COUNT / 2] : x[i];
-            x[i] = kept + __shfl_xor_sync(0xffffffffu, sent, HIGH);
-        }
-    } else {
-        x[0] += __shfl_xor_sync(0xffffffffu, x[0], HIGH);
-    }
-    if constexpr (HIGH > LOW) spread_sum<(COUNT > 1 ? COUNT / 2 : 1), HIGH / 2, LOW>(x);
-}
-
-// Place of a thread in the state.
-template <int NT, int PT> struct Place {
-    int warp = threadIdx.x / 32, nl = threadIdx.x / 8 % 4, pl = threadIdx.x % 8;
-    int n = (warp * 4 + nl) * NT, p = pl * PT;
-
-    // Sums over p: x[i] for each own n, from own columns, goes to the row of partial sums `to` [NP].
-    __device__ __forceinline__ void sum_columns(float (&x)[NT], float *to, bool live) const {
-        spread_sum<NT, 4, 1>(x);
-        if constexpr (NT >= 8) {
-            constexpr int KEPT = NT / 8;
-#pragma unroll
-            for (int i = 0; i < KEPT; i++)
-                if (live) to[n + KEPT * pl + i] = x[i];
-        } else {
-            constexpr int SAME = 8 / NT;
-            if (live && pl % SAME == 0) to[n + pl / SAME] = x[0];
-        }
-    }
-
-    // Sums over n of the warp: scale x[j] for each own p, plus `skip` times `extra` [PW] in the first warp, goes to the
-    // row `to` [PW] of the warp.
-    __device__ __forceinline__ void sum_rows(float (&x)[PT], float *to, float scale, float skip, const float *extra) const {
-        constexpr int KEPT = PT / 4;
-        spread_sum<PT, 16, 8>(x);
-        float share = warp == 0 ? skip : 0.0f;
-#pragma unroll
-        for (int i = 0; i < KEPT; i++) {
-            int at = p + KEPT * nl + i;
-            to[at] = fmaf(share, extra[at], scale * x[i]);
-        }
-    }
-};
-
-// Adds up the warps' sums of a tile and stores the real ones, `stride` from row to row.
-template <int PW>
-DEVICE void store_sums(elem *to, const float (&sums)[WARPS][TT][PW], i64 stride, int rows, int width) {
-    for (int i = threadIdx.x; i < rows * PW; i += THREADS) {
-        int t = i / PW, p = i % PW;
-        float sum = (sums[0][t][p] + sums[1][t][p]) + (sums[2][t][p] + sums[3][t][p]);
-        if (p < width) to[t * stride + p] = store(sum);
-    }
-}
 
 template <int NT, int PT>
 DEVICE void forward(elem *y, const elem *xbc, const float *dt, const float *decay, const float *d, int len, int heads,
@@ -219,7 +40,7 @@ DEVICE void forward(elem *y, const elem *xbc, const float *dt, const float *deca
     for (int t0 = 0, now = 0; t0 < len; t0 += TT, now ^= 1) {
         bool more = t0 + TT < len;
         if (more) fetch(t0 + TT);
-#pragma unroll 4
+#pragma unroll UNROLL<NT>
         for (int t = 0; t < TT; t++) {
             float b[NT], c[NT], x[PT], out[PT] = {};
             read(b, &bs[now][t][at.n]);
@@ -283,7 +104,7 @@ DEVICE void backward_q(float *q, float *states, const elem *dy, const elem *xbc,
                 for (int j = 0; j < PT; j++) to[(i * PT + j) * THREADS] = s[i][j];
         }
         float *to = q + (task.row0 + t0) * parts + task.part * NP;
-#pragma unroll 4
+#pragma unroll UNROLL<NT>
         for (int t = 0; t < TT; t++) {
             float b[NT], x[PT], dout[PT], sum[NT] = {};
             read(b, &bs[now][t][at.n]);
@@ -326,13 +147,13 @@ DEVICE void backward_h(float *h, float *edge_products, elem *dxbc, const float *
     Steps steps_in(dt + task.steps, decay + task.steps);
     auto fetch = [&](int t0) {
         int rows = min(TT, len - t0);
-        b_in.fetch(t0, rows), c_in.fetch(t0, rows), x_in.fetch(t0, rows), dy_in.fetch(t0, rows);
-        steps_in.fetch(t0, rows);
+        b_in.fetch(t0, rows), c_in.fetch(t0, rows), x_in.fetch(t0, rows);
+        dy_in.fetch(t0, rows), steps_in.fetch(t0, rows);
     };
     auto put = [&](int t0, int to) {
         int rows = min(TT, len - t0);
-        b_in.put(bs[to], t0, rows), c_in.put(cs[to], t0, rows), x_in.put(xs[to], t0, rows), dy_in.put(dys[to], t0, rows);
-        steps_in.put(steps[to]);
+        b_in.put(bs[to], t0, rows), c_in.put(cs[to], t0, rows), x_in.put(xs[to], t0, rows);
+        dy_in.put(dys[to], t0, rows), steps_in.put(steps[to]);
     };
     float skip = d[task.head];
     float r[NT][PT] = {};
@@ -343,7 +164,7 @@ DEVICE void backward_h(float *h, float *edge_products, elem *dxbc, const float *
     for (int t0 = last, now = 0; t0 >= 0; t0 -= TT, now ^= 1) {
         if (t0 > 0) fetch(t0 - TT);
         float *to = h + (task.row0 + t0) * parts + task.part * NP;
-#pragma unroll 4
+#pragma unroll UNROLL<NT>
         for (int t = TT - 1; t >= 0; t--) {
             float b[NT], c[NT], x[PT], dout[PT], sum[NT] = {}, dx[PT] = {};
             read(b, &bs[now][t][at.n]);

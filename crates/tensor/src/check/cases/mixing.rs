@@ -1,0 +1,146 @@
+//! Cases of operations that mix the positions of a sequence.
+
+use super::Span;
+use super::rows::{EPS, EXP, norm_weight};
+use crate::Result;
+use crate::check::case::{Case, Input, Operands};
+use crate::check::reference;
+use crate::ops::{self, BatchLayout, Heads, Rope, Scan, ScanLayout};
+use crate::tape::{Tape, Var};
+
+/// The short convolution over `width` channels; `inside` places them in a wider value, `(start, stride)`.
+pub fn conv1d_silu(layout: BatchLayout, width: usize, taps: usize, inside: Option<(usize, usize)>) -> Case {
+    let BatchLayout { batch, len } = layout;
+    let span = Span::of(width, inside);
+    Case::new(
+        "conv1d_silu",
+        format!("B{batch} T{len} {span} taps {taps}"),
+        [vec![span.input("x", batch * len)], conv_params(width, taps)].concat(),
+        batch * len * width * (taps + EXP),
+        move |tape, given| {
+            let x = span.cols(given.value(0));
+            ops::conv1d_silu(tape, &x, layout, given.param(1), given.param(2))
+        },
+        move |x| reference::conv1d_silu(&span.of_reference(&x[0]), &x[1], &x[2], len),
+    )
+}
+
+/// Weight and bias of a convolution.
+pub(super) fn conv_params(width: usize, taps: usize) -> Vec<Input> {
+    vec![Input::vector("weight", &[width, 1, taps], 0.0, 0.5), Input::vector("bias", &[width], 0.0, 0.5)]
+}
+
+/// Attention; `theta` is that of rotary positions, if any.
+pub fn attention(layout: BatchLayout, heads: Heads, theta: Option<f64>) -> Case {
+    let BatchLayout { batch, len } = layout;
+    let Heads { query, key, dim, .. } = heads;
+    let told = if theta.is_some() { " rope" } else { "" };
+    let rows = batch * len;
+    Case::new(
+        "attention",
+        format!("B{batch} T{len} heads {query}/{key} dim {dim}{told}"),
+        vec![
+            Input::value("q", &[rows, query * dim]),
+            Input::value("k", &[rows, key * dim]),
+            Input::value("v", &[rows, key * dim]),
+        ],
+        // Half of all pairs: two products, two exponentials; and the sines.
+        batch * query * len * (len * (dim + EXP) + dim * EXP),
+        move |tape, given| {
+            let rope = theta.map(|theta| Rope::new(tape.device(), len, dim, theta)).transpose()?;
+            let qkv = [given.value(0), given.value(1), given.value(2)];
+            ops::attention(tape, qkv, layout, heads, rope.as_ref())
+        },
+        move |x| reference::attention([&x[0], &x[1], &x[2]], len, heads, theta),
+    )
+}
+
+/// The scan; `inside` places the time steps in a wider value, `(start, stride)`.
+pub fn scan(layout: ScanLayout, inside: Option<(usize, usize)>) -> Case {
+    let rows = layout.rows.batch * layout.rows.len;
+    let dt = Span::of(layout.heads, inside);
+    let told = if inside.is_some() { format!(" dt {dt}") } else { String::new() };
+    let values =
+        vec![Input::value("xbc", &[rows, layout.width()]), Input { mean: -1.0, ..dt.input("dt", rows) }];
+    Case::new(
+        "scan",
+        format!("{}{told}", sizes(layout)),
+        [values, scan_params(layout.heads)].concat(),
+        scan_work(layout),
+        move |tape, given| run_scan(tape, given, layout, dt, [0, 1, 2]),
+        move |x| reference::scan(&x[0], &dt.of_reference(&x[1]), &x[2], &x[3], &x[4], layout),
+    )
+}
+
+/// `dt_bias`, `A_log` and `D`.
+pub(super) fn scan_params(heads: usize) -> Vec<Input> {
+    vec![
+        Input::vector("dt_bias", &[heads], 0.0, 0.3),
+        Input::vector("a_log", &[heads], 0.0, 0.7),
+        Input::vector("d", &[heads], 1.0, 0.3),
+    ]
+}
+
+/// Runs the scan of the inputs `[xbc, dt, first of the three parameters]`.
+pub(super) fn run_scan(
+    tape: &mut Tape,
+    given: &Operands,
+    layout: ScanLayout,
+    dt: Span,
+    [xbc, of_dt, params]: [usize; 3],
+) -> Result<Var> {
+    let inputs = Scan {
+        xbc: given.value(xbc).clone(),
+        dt: dt.cols(given.value(of_dt)),
+        dt_bias: given.param(params).clone(),
+        a_log: given.param(params + 1).clone(),
+        d: given.param(params + 2).clone(),
+    };
+    ops::scan(tape, &inputs, layout)
+}
+
+pub(super) fn scan_work(layout: ScanLayout) -> usize {
+    2 * layout.rows.batch * layout.rows.len * layout.inner() * layout.state
+}
+
+pub(super) fn sizes(layout: ScanLayout) -> String {
+    let ScanLayout { rows, heads, head_dim, groups, state, dt_limit } = layout;
+    let told = if dt_limit.1.is_finite() { " clamped" } else { "" };
+    format!("B{} T{} H{heads} P{head_dim} G{groups} N{state}{told}", rows.batch, rows.len)
+}
+
+/// A whole mixer between its projections: convolution, scan and gated norm read `z | xBC | dt` by columns of one value.
+pub fn mixer(layout: ScanLayout) -> Case {
+    const TAPS: usize = 4;
+    let (inner, width, heads) = (layout.inner(), layout.width(), layout.heads);
+    let rows = layout.rows.batch * layout.rows.len;
+    let stride = inner + width + heads;
+    let span = |start, width| Span { start, width, stride };
+    let (z, xbc, dt) = (span(0, inner), span(inner, width), span(inner + width, heads));
+    let fused = vec![Input::value("fused", &[rows, stride])];
+    Case::new(
+        "mixer",
+        sizes(layout),
+        [fused, conv_params(width, TAPS), scan_params(heads), vec![norm_weight(inner)]].concat(),
+        scan_work(layout) + rows * (width + inner + heads) * EXP,
+        move |tape, given| {
+            let fused = given.value(0);
+            let active =
+                ops::conv1d_silu(tape, &xbc.cols(fused), layout.rows, given.param(1), given.param(2))?;
+            let inputs = Scan {
+                xbc: active,
+                dt: dt.cols(fused),
+                dt_bias: given.param(3).clone(),
+                a_log: given.param(4).clone(),
+                d: given.param(5).clone(),
+            };
+            let y = ops::scan(tape, &inputs, layout)?;
+            ops::gated_rms_norm(tape, &y, &z.cols(fused), given.param(6), EPS)
+        },
+        move |x| {
+            let active = reference::conv1d_silu(&xbc.of_reference(&x[0]), &x[1], &x[2], layout.rows.len);
+            let y = reference::scan(&active, &dt.of_reference(&x[0]), &x[3], &x[4], &x[5], layout);
+            reference::gated_rms_norm(&y, &z.of_reference(&x[0]), &x[6], f64::from(EPS))
+        },
+    )
+}

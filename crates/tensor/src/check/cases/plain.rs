@@ -1,0 +1,142 @@
+//! Cases of operations without a backward pass.
+
+use crate::check::case::{Case, Compared, Input, Plain};
+use crate::check::reference;
+use crate::linalg::{self, Factor};
+use crate::ops::elementwise;
+use crate::{DType, Device, Precision, Result, Tensor};
+
+/// `c = (c or 0) + alpha op(a) op(b)`: `sizes` are batch, m, k and n; `c` once in f32, once in the compute type.
+pub fn matmul(sizes: [usize; 4], (ta, tb): (bool, bool), accumulate: bool) -> Case {
+    const ALPHA: f32 = 0.75;
+    let [batch, m, k, n] = sizes;
+    let order = |transposed, rows, cols| {
+        if transposed { [batch, cols, rows] } else { [batch, rows, cols] }
+    };
+    let inputs = vec![
+        Input::value("a", &order(ta, m, k)),
+        Input::matrix("b", &order(tb, k, n)).about(0.0, 1.0 / (k as f32).sqrt()),
+        Input::value("c", &[batch, m, n]),
+    ];
+    let mark = |transposed| if transposed { "^T" } else { "" };
+    let told = if accumulate { " added" } else { "" };
+    let run = move |device: &Device, _: Precision, given: &[Tensor]| {
+        let [a, b, c] = given else { unreachable!("three inputs") };
+        let factor = |t, transposed| {
+            let factor = Factor::from(t);
+            if transposed { factor.t() } else { factor }
+        };
+        let product = |dtype: DType| -> Result<Tensor> {
+            let c = if accumulate { c.cast(dtype)? } else { device.empty(c.shape(), dtype)? };
+            linalg::matmul(&c, accumulate, ALPHA, factor(a, ta), factor(b, tb))?;
+            Ok(c)
+        };
+        Ok(vec![product(DType::F32)?, product(c.dtype())?])
+    };
+    Case::plain(
+        "matmul",
+        format!("batch {batch} M{m} K{k} N{n} a{} b{}{told}", mark(ta), mark(tb)),
+        inputs,
+        Plain {
+            run: Box::new(run),
+            compared: named(&["c in f32", "c"]),
+            reference: Box::new(move |x| {
+                let mut c = if accumulate { x[2].clone() } else { vec![0.0; x[2].len()] };
+                reference::matmul(&mut c, f64::from(ALPHA), (&x[0], ta), (&x[1], tb), sizes);
+                vec![c.clone(), c]
+            }),
+        },
+    )
+}
+
+/// The thin singular value decomposition of a bank. Vectors have no sign of their own, so the values, the product of the
+/// parts and the products of the vectors with themselves are compared.
+pub fn svd(batch: usize, m: usize, n: usize) -> Case {
+    let r = m.min(n);
+    let compared = move |parts: &[Vec<f32>]| {
+        let [u, s, vt] = [0, 1, 2].map(|i| parts[i].iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
+        let scaled: Vec<f64> = u.iter().enumerate().map(|(i, x)| x * s[i / (m * r) * r + i % r]).collect();
+        let product = |a: &[f64], ta, b: &[f64], tb, sizes: [usize; 4]| {
+            let mut c = vec![0.0; batch * sizes[1] * sizes[3]];
+            reference::matmul(&mut c, 1.0, (a, ta), (b, tb), sizes);
+            c
+        };
+        vec![
+            ("u s v^T", product(&scaled, false, &vt, false, [batch, m, r, n])),
+            ("u^T u", product(&u, true, &u, false, [batch, r, m, r])),
+            ("v^T v", product(&vt, false, &vt, true, [batch, r, n, r])),
+            ("s", s),
+        ]
+    };
+    Case::plain(
+        "svd",
+        format!("batch {batch} M{m} N{n}"),
+        vec![Input::vector("a", &[batch, m, n], 0.0, 1.0)],
+        Plain {
+            run: Box::new(|_, _, given| {
+                let parts = linalg::svd(&given[0])?;
+                Ok(vec![parts.u, parts.s, parts.vt])
+            }),
+            compared: Box::new(compared),
+            reference: Box::new(move |x| {
+                let one = |i: usize| f64::from(u8::from(i % (r * r) / r == i % r));
+                let ones: Vec<f64> = (0..batch * r * r).map(one).collect();
+                let s = x[0].chunks(m * n).flat_map(|a| reference::singular_values(a, m, n)).collect();
+                vec![x[0].clone(), ones.clone(), ones, s]
+            }),
+        },
+    )
+}
+
+/// f32 to the compute type and back: exactly to nearest, ties to even.
+pub fn cast(count: usize) -> Case {
+    // Ties of bf16, to be rounded down and up; zeros; the largest bf16; a subnormal number.
+    const SPECIAL: [f32; 6] = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 0.0, -0.0, 3.389_531_4e38, 1e-40];
+    let run = |device: &Device, precision: Precision, given: &[Tensor]| {
+        let there_and_back = |x: &Tensor| match (device, precision) {
+            (Device::Cpu, Precision::Mixed) => {
+                let rounded: Vec<f32> = x.read().iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
+                device.from_slice(&rounded, x.shape())
+            }
+            _ => x.cast(precision.compute())?.cast(DType::F32),
+        };
+        let special = device.from_slice(&SPECIAL, &[SPECIAL.len()])?;
+        Ok(vec![there_and_back(&given[0])?, there_and_back(&special)?])
+    };
+    let case = Case::plain(
+        "cast",
+        format!("n {count}"),
+        vec![Input::vector("x", &[count], 0.0, 1.0)],
+        Plain {
+            run: Box::new(run),
+            compared: named(&["y", "y of special values"]),
+            reference: Box::new(|x| vec![x[0].clone(), SPECIAL.map(f64::from).to_vec()]),
+        },
+    );
+    Case { exact: true, ..case }
+}
+
+/// `to += from` in the compute type.
+pub fn add_assign(count: usize) -> Case {
+    let run = |_: &Device, _: Precision, given: &[Tensor]| {
+        let to = given[0].cast(given[0].dtype())?;
+        elementwise::add_assign(&to, &given[1])?;
+        Ok(vec![to])
+    };
+    Case::plain(
+        "add_assign",
+        format!("n {count}"),
+        vec![Input::value("to", &[count]), Input::value("from", &[count])],
+        Plain {
+            run: Box::new(run),
+            compared: named(&["to"]),
+            reference: Box::new(|x| vec![reference::residual(&x[0], &x[1], 1.0)]),
+        },
+    )
+}
+
+/// Compares outputs as they are.
+fn named(names: &'static [&'static str]) -> Box<Compared> {
+    let widened = |x: &Vec<f32>| x.iter().map(|&x| f64::from(x)).collect();
+    Box::new(move |outputs| names.iter().copied().zip(outputs.iter().map(widened)).collect())
+}

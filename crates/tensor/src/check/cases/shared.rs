@@ -1,0 +1,241 @@
+//! Cases in which a parameter is used twice or a value has two readers, so that gradients are added up: each operation
+//! must add to what another one, or itself, left, whichever comes first in the backward pass.
+
+use std::sync::Arc;
+
+use super::mixing::{conv_params, run_scan, scan_params, scan_work, sizes};
+use super::rows::{EPS, EXP, norm_weight, targets};
+use super::{Masked, OPEN, Span, ids, layout};
+use crate::Tokens;
+use crate::check::case::{Case, Input};
+use crate::check::reference;
+use crate::ops::{self, BatchLayout, Cols};
+
+pub(super) fn all() -> Vec<Case> {
+    vec![
+        linear(),
+        linear_thrice(),
+        rms_norm(),
+        gated_rms_norm(),
+        conv1d_silu(),
+        scan(),
+        embedding(),
+        tied(),
+        residual_of_itself(),
+        residual_read_later(),
+    ]
+}
+
+/// Both layers of a network are one, and `x` goes around it.
+fn linear() -> Case {
+    const WIDTH: usize = 20;
+    Case::new(
+        "linear",
+        "R17 K20 N20 bias, applied twice".into(),
+        vec![
+            Input::value("x", &[17, WIDTH]),
+            Input::matrix("weight", &[WIDTH, WIDTH]),
+            Input::vector("bias", &[WIDTH], 0.0, 1.0),
+        ],
+        2 * 17 * WIDTH * WIDTH,
+        |tape, given| {
+            let (x, w, b) = (given.value(0), given.param(1), Some(given.param(2)));
+            let h = ops::linear(tape, x, w, b)?;
+            let y = ops::linear(tape, &h, w, b)?;
+            ops::residual(tape, x, &y, 0.5)
+        },
+        |x| {
+            let h = reference::linear(&x[0], &x[1], Some(&x[2]), WIDTH);
+            reference::residual(&x[0], &reference::linear(&h, &x[1], Some(&x[2]), WIDTH), 0.5)
+        },
+    )
+}
+
+/// Three projections read one value, as those of attention do.
+fn linear_thrice() -> Case {
+    const SIZES: [usize; 2] = [24, 16];
+    let weight = |name| Input::matrix(name, &[SIZES[1], SIZES[0]]);
+    Case::new(
+        "linear",
+        "R34 K24 N16, three read x".into(),
+        vec![Input::value("x", &[34, SIZES[0]]), weight("w1"), weight("w2"), weight("w3")],
+        3 * 34 * SIZES[0] * SIZES[1],
+        |tape, given| {
+            let x = given.value(0);
+            let [a, b, c] = [1, 2, 3].map(|i| ops::linear(tape, x, given.param(i), None));
+            let ab = ops::residual(tape, &a?, &b?, 0.5)?;
+            ops::residual(tape, &ab, &c?, -0.25)
+        },
+        |x| {
+            let [a, b, c] = [1, 2, 3].map(|i| reference::linear(&x[0], &x[i], None, SIZES[0]));
+            reference::residual(&reference::residual(&a, &b, 0.5), &c, -0.25)
+        },
+    )
+}
+
+fn rms_norm() -> Case {
+    let eps = f64::from(EPS);
+    Case::new(
+        "rms_norm",
+        "R130 C33, applied twice".into(),
+        vec![Input::value("x", &[130, 33]), norm_weight(33)],
+        130 * 33,
+        |tape, given| {
+            let (x, w) = (given.value(0), given.param(1));
+            let h = ops::rms_norm(tape, x, w, EPS)?;
+            let y = ops::rms_norm(tape, &h, w, EPS)?;
+            ops::residual(tape, x, &y, 0.5)
+        },
+        move |x| {
+            let h = reference::rms_norm(&x[0], &x[1], eps);
+            reference::residual(&x[0], &reference::rms_norm(&h, &x[1], eps), 0.5)
+        },
+    )
+}
+
+fn gated_rms_norm() -> Case {
+    let eps = f64::from(EPS);
+    let value = |name| Input::value(name, &[130, 33]);
+    Case::new(
+        "gated_rms_norm",
+        "R130 C33, applied twice".into(),
+        vec![value("y"), value("z1"), value("z2"), norm_weight(33)],
+        2 * 130 * 33 * EXP,
+        |tape, given| {
+            let (y, w) = (given.value(0), given.param(3));
+            let h = ops::gated_rms_norm(tape, y, &Cols::all(given.value(1)), w, EPS)?;
+            let out = ops::gated_rms_norm(tape, &h, &Cols::all(given.value(2)), w, EPS)?;
+            ops::residual(tape, y, &out, 0.5)
+        },
+        move |x| {
+            let h = reference::gated_rms_norm(&x[0], &x[1], &x[3], eps);
+            reference::residual(&x[0], &reference::gated_rms_norm(&h, &x[2], &x[3], eps), 0.5)
+        },
+    )
+}
+
+fn conv1d_silu() -> Case {
+    let at = BatchLayout { batch: 2, len: 17 };
+    Case::new(
+        "conv1d_silu",
+        "B2 T17 C20 taps 4, applied twice".into(),
+        [vec![Input::value("x", &[34, 20])], conv_params(20, 4)].concat(),
+        2 * 34 * 20 * (4 + EXP),
+        move |tape, given| {
+            let (w, b) = (given.param(1), given.param(2));
+            let h = ops::conv1d_silu(tape, &Cols::all(given.value(0)), at, w, b)?;
+            ops::conv1d_silu(tape, &Cols::all(&h), at, w, b)
+        },
+        move |x| {
+            let h = reference::conv1d_silu(&x[0], &x[1], &x[2], at.len);
+            reference::conv1d_silu(&h, &x[1], &x[2], at.len)
+        },
+    )
+}
+
+fn scan() -> Case {
+    let sizes_of = layout(BatchLayout { batch: 2, len: 17 }, [4, 5, 2, 3], OPEN);
+    let dt = Span::of(sizes_of.heads, None);
+    let xbc = |name| Input::value(name, &[34, sizes_of.width()]);
+    let raw = |name| Input { mean: -1.0, ..dt.input(name, 34) };
+    Case::new(
+        "scan",
+        format!("{}, twice with one set of parameters", sizes(sizes_of)),
+        [vec![xbc("xbc1"), raw("dt1"), xbc("xbc2"), raw("dt2")], scan_params(sizes_of.heads)].concat(),
+        2 * scan_work(sizes_of),
+        move |tape, given| {
+            let first = run_scan(tape, given, sizes_of, dt, [0, 1, 4])?;
+            let second = run_scan(tape, given, sizes_of, dt, [2, 3, 4])?;
+            ops::residual(tape, &first, &second, 0.5)
+        },
+        move |x| {
+            let [first, second] =
+                [0, 2].map(|i| reference::scan(&x[i], &x[i + 1], &x[4], &x[5], &x[6], sizes_of));
+            reference::residual(&first, &second, 0.5)
+        },
+    )
+}
+
+fn embedding() -> Case {
+    let (first, second) = (ids(34, 33), ids(35, 33)[1..].to_vec());
+    let same = [first.clone(), second.clone()];
+    Case::new(
+        "embedding",
+        "B2 T17 V33 C20, twice from one table".into(),
+        vec![Input::matrix("table", &[33, 20]).about(0.0, 1.0)],
+        2 * 34 * 20,
+        move |tape, given| {
+            let [a, b] = [&first, &second].map(|ids| {
+                let tokens = Arc::new(Tokens::new(tape.device(), ids, 2, 17)?);
+                ops::embedding(tape, &tokens, given.param(0), 12.0, None)
+            });
+            ops::residual(tape, &a?, &b?, 0.5)
+        },
+        move |x| {
+            let [a, b] = same.each_ref().map(|ids| reference::embedding(ids, &x[0], 20, 12.0));
+            reference::residual(&a, &b, 0.5)
+        },
+    )
+}
+
+/// A model of an embedding, a norm and the same matrix as its head.
+fn tied() -> Case {
+    const SIZES: [usize; 2] = [33, 20];
+    let (tokens, targets) = (ids(34, SIZES[0]), targets(34, SIZES[0], Masked::Some));
+    let same = (tokens.clone(), targets.clone());
+    Case::new(
+        "linear_cross_entropy",
+        "R34 C20 V33 some masked, head tied to an embedding".into(),
+        vec![Input::matrix("head", &SIZES).about(0.0, 0.5), norm_weight(SIZES[1])],
+        34 * SIZES[0] * (SIZES[1] + EXP),
+        move |tape, given| {
+            let tokens = Arc::new(Tokens::new(tape.device(), &tokens, 2, 17)?);
+            let targets = Tokens::new(tape.device(), &targets, 2, 17)?;
+            let x = ops::embedding(tape, &tokens, given.param(0), 2.0, None)?;
+            let x = ops::rms_norm(tape, &x, given.param(1), EPS)?;
+            Ok(ops::linear_cross_entropy(tape, &x, given.param(0), &targets, 0.5)?.mean)
+        },
+        move |x| {
+            let hidden = reference::embedding(&same.0, &x[0], SIZES[1], 2.0);
+            let hidden = reference::rms_norm(&hidden, &x[1], f64::from(EPS));
+            vec![reference::cross_entropy(&hidden, &x[0], &same.1, 0.5)]
+        },
+    )
+    .mean()
+}
+
+fn residual_of_itself() -> Case {
+    Case::new(
+        "residual",
+        "R17 C33 m 0.246, x twice".into(),
+        vec![Input::value("x", &[17, 33])],
+        17 * 33,
+        |tape, given| ops::residual(tape, given.value(0), given.value(0), 0.246),
+        |x| reference::residual(&x[0], &x[0], f64::from(0.246_f32)),
+    )
+}
+
+/// Both inputs of a residual have later readers, whose gradients come first.
+fn residual_read_later() -> Case {
+    let value = |name| Input::value(name, &[17, 33]);
+    let eps = f64::from(EPS);
+    Case::new(
+        "residual",
+        "R17 C33 m 0.5, norms read x and y later".into(),
+        vec![value("x"), value("y"), norm_weight(33)],
+        3 * 17 * 33,
+        |tape, given| {
+            let (x, y, w) = (given.value(0), given.value(1), given.param(2));
+            let first = ops::residual(tape, x, y, 0.5)?;
+            let of_x = ops::rms_norm(tape, x, w, EPS)?;
+            let second = ops::residual(tape, &first, &of_x, 0.25)?;
+            let of_y = ops::rms_norm(tape, y, w, EPS)?;
+            ops::residual(tape, &second, &of_y, -1.0)
+        },
+        move |x| {
+            let first = reference::residual(&x[0], &x[1], 0.5);
+            let second = reference::residual(&first, &reference::rms_norm(&x[0], &x[2], eps), 0.25);
+            reference::residual(&second, &reference::rms_norm(&x[1], &x[2], eps), -1.0)
+        },
+    )
+}
