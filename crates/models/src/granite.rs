@@ -9,7 +9,7 @@ use tensor::tape::{Tape, Var};
 use crate::attention::Attention;
 use crate::config::{GraniteConfig, LayerKind};
 use crate::error::Result;
-use crate::model::{Handles, check_len};
+use crate::model::{Handles, Stack, check_len};
 
 /// The layers of a Granite model, between embedding and head.
 pub(crate) struct Granite {
@@ -29,7 +29,7 @@ struct Layer {
 }
 
 enum Mixer {
-    Attention(Attention),
+    Attention(Box<Attention>),
     Mamba(Box<Mamba>),
 }
 
@@ -60,7 +60,7 @@ impl Granite {
                 mixer: match kind {
                     LayerKind::Attention => {
                         let at = format!("model.layers.{i}.self_attn");
-                        Mixer::Attention(Attention::new(handles, &at, heads, false))
+                        Mixer::Attention(Box::new(Attention::new(handles, &at, heads, false)))
                     }
                     LayerKind::Mamba => Mixer::Mamba(Box::new(Mamba {
                         in_proj: mamba("in_proj.weight"),
@@ -87,9 +87,10 @@ impl Granite {
             max_len,
         })
     }
+}
 
-    /// From the embedded tokens `[R, H]` to the normed last hidden state.
-    pub fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
+impl Stack for Granite {
+    fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
         check_len(layout, self.max_len)?;
         let eps = self.config.rms_norm_eps as f32;
         let m = self.config.residual_multiplier as f32;
@@ -111,7 +112,9 @@ impl Granite {
         }
         Ok(ops::rms_norm(tape, &x, &self.norm, eps)?)
     }
+}
 
+impl Granite {
     fn mamba(&self, tape: &mut Tape, weights: &Mamba, x: &Var, layout: BatchLayout) -> Result<Var> {
         let sizes = &self.config.mamba;
         let scan_layout = ScanLayout {

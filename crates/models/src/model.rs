@@ -21,14 +21,15 @@ use crate::{DType, save};
 pub struct Model {
     config: Config,
     params: Params,
-    stack: Stack,
+    stack: Box<dyn Stack>,
     embedding: Param,
     head: Param,
 }
 
-enum Stack {
-    Granite(Granite),
-    Qwen2(Qwen2),
+/// The layers of a family of models, between embedding and head.
+pub(crate) trait Stack {
+    /// From the embedded tokens `[R, H]` to the normed last hidden state.
+    fn forward(&self, tape: &mut Tape, x: Var, layout: BatchLayout) -> Result<Var>;
 }
 
 /// Looks weights up by name.
@@ -49,9 +50,9 @@ impl Model {
         let handles = Handles(&params);
         let embedding = handles.get(EMBEDDING);
         let head = if config.tied() { embedding.clone() } else { handles.get(HEAD) };
-        let stack = match &config {
-            Config::Granite(config) => Stack::Granite(Granite::new(config, &handles, device, max_len)?),
-            Config::Qwen2(config) => Stack::Qwen2(Qwen2::new(config, &handles, device, max_len)?),
+        let stack: Box<dyn Stack> = match &config {
+            Config::Granite(config) => Box::new(Granite::new(config, &handles, device, max_len)?),
+            Config::Qwen2(config) => Box::new(Qwen2::new(config, &handles, device, max_len)?),
         };
         Ok(Model { config, params, stack, embedding, head })
     }
@@ -120,10 +121,7 @@ impl Model {
             Config::Qwen2(_) => 1.0,
         };
         let x = ops::embedding(tape, ids, &self.embedding, scale, self.config.tokens().pad)?;
-        match &self.stack {
-            Stack::Granite(stack) => stack.forward(tape, x, layout),
-            Stack::Qwen2(stack) => stack.forward(tape, x, layout),
-        }
+        self.stack.forward(tape, x, layout)
     }
 
     fn logit_scale(&self) -> f32 {

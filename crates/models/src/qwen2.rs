@@ -8,7 +8,7 @@ use tensor::tape::{Tape, Var};
 use crate::attention::Attention;
 use crate::config::Qwen2Config;
 use crate::error::Result;
-use crate::model::{Handles, check_len};
+use crate::model::{Handles, Stack, check_len};
 
 /// The layers of a Qwen2 model, between embedding and head.
 pub(crate) struct Qwen2 {
@@ -55,9 +55,10 @@ impl Qwen2 {
             max_len,
         })
     }
+}
 
-    /// From the embedded tokens `[R, H]` to the normed last hidden state.
-    pub fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
+impl Stack for Qwen2 {
+    fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
         check_len(layout, self.max_len)?;
         for layer in &self.layers {
             let normed = ops::rms_norm(tape, &x, &layer.input_norm, self.eps)?;

@@ -110,7 +110,7 @@ pub fn for_row_blocks<const N: usize>(
         simd(
             #[inline(always)]
             || f(i * ROW_BLOCK, rows),
-        )
+        );
     });
 }
 
@@ -129,7 +129,7 @@ pub fn for_row_blocks_summing<const N: usize>(
             simd(
                 #[inline(always)]
                 || f(i * ROW_BLOCK, rows, partial),
-            )
+            );
         },
     );
     if !accumulate {

@@ -124,13 +124,11 @@ impl Grads {
 
     /// Hands over `grad` as (part of) the gradient of the value `id`: kept as it is where it is the first.
     pub(crate) fn give(&mut self, id: usize, grad: Tensor) -> Result<()> {
-        match &self.slots[id] {
-            Some(slot) => crate::ops::elementwise::add_assign(&slot.grad, &grad),
-            None => {
-                self.slots[id] = Some(Slot { grad, covered: None });
-                Ok(())
-            }
+        if let Some(slot) = &self.slots[id] {
+            return crate::ops::elementwise::add_assign(&slot.grad, &grad);
         }
+        self.slots[id] = Some(Slot { grad, covered: None });
+        Ok(())
     }
 
     /// The buffer of which the caller overwrites `width` columns that no one else writes.

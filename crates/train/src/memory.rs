@@ -16,11 +16,12 @@
 //!
 //! | where | elements |
 //! |---|---|
-//! | both norms' inputs and outputs, both branches' outputs | `6 h` |
+//! | both norms' inputs, on the f32 residual stream | `2 h`, 4 bytes each |
+//! | both norms' outputs | `2 h` |
 //! | MLP: gate, up and their product | `3 f` |
 //! | attention: queries, keys, values, output | `2 q + 2 k` |
 //! | Mamba2: projection, convolution, scan, gated norm | `P + C + 2 D` |
-//! | last norm's input and output, gradient of the loss | `3 h` |
+//! | last norm's input, 4 bytes each; its output, gradient of the loss | `h`; `2 h` |
 //!
 //! Statistics of the norms and of the softmax are 4 bytes each a row (and head). On a GPU, attention also keeps its
 //! inputs rotated (`q + 2 k`) and the softmax itself (heads times `seq_len`). The backward pass of a scan takes
@@ -117,7 +118,7 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let hidden = config.hidden_size() as u64;
     let len = if step.cuda { step.seq_len as u64 } else { 0 };
     let kept: u64 = layers.iter().map(|layer| layer.kept(hidden, len, element)).sum();
-    let last = layers.iter().map(|layer| layer.gradients(hidden) * element + layer.scan()).max().unwrap_or(0);
+    let last = layers.iter().map(|layer| 4 * hidden + layer.gradients() * element + layer.scan()).max().unwrap_or(0);
     let vocab = config.vocab_size() as u64;
     let block = (LOGIT_BLOCK / (4 * vocab)).clamp(1, rows);
     let logits = block * vocab * if mixed { 4 + element } else { 4 };
@@ -125,7 +126,7 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
         weights: sum(&|role| if mixed && in_products(role) { 6 } else { 4 }),
         gradients: sum(&|_| 4),
         optimizer: sum(&state),
-        activations: rows * (kept + 3 * hidden * element + 4),
+        activations: rows * (kept + 4 * hidden + 2 * hidden * element + 4),
         workspace: (rows * last).max(logits).max(scratch),
     }
 }
@@ -195,7 +196,7 @@ impl Layer {
             Mixer::Attention { query, key, heads } => (2 * query + 2 * key, 2 + heads),
             Mixer::Mamba2 { inner, conv, projection, .. } => (projection + conv + 2 * inner, 3),
         };
-        (6 * hidden + 3 * self.mlp + mixer) * element + 4 * statistics
+        8 * hidden + (2 * hidden + 3 * self.mlp + mixer) * element + 4 * statistics
     }
 
     /// Bytes a row that the backward pass of the scan takes: gradients of B and C of every head, and states.
@@ -206,13 +207,13 @@ impl Layer {
         }
     }
 
-    /// Elements a row of the gradients that exist at once in the backward pass of the layer.
-    fn gradients(&self, hidden: u64) -> u64 {
+    /// Elements a row of the gradients that exist at once in the backward pass of the layer, beside the stream's.
+    fn gradients(&self) -> u64 {
         let mixer = match self.mixer {
             Mixer::Attention { query, key, .. } => 2 * query + 2 * key,
             Mixer::Mamba2 { inner, conv, projection, .. } => projection + inner + conv.max(inner),
         };
-        hidden + mixer.max(3 * self.mlp)
+        mixer.max(3 * self.mlp)
     }
 }
 
@@ -229,6 +230,17 @@ mod tests {
     fn step(optimizer: &str) -> Step<'static> {
         let optimizer = optim::find(optimizer).unwrap();
         Step { optimizer, precision: Precision::F32, cuda: false, batch_size: 8, seq_len: 512 }
+    }
+
+    /// Peaks of `muon bench step --model granite-4.0-h-350m --batch 8 --seq 512` on an H100, in mixed precision.
+    #[test]
+    fn agrees_with_peaks_measured_on_a_gpu() {
+        for (optimizer, measured) in [("muon", 10.1), ("adamw", 11.1)] {
+            let step = Step { precision: Precision::Mixed, cuda: true, ..step(optimizer) };
+            let expected = of("granite-4.0-h-350m", step).1.total() as f64 / (1u64 << 30) as f64;
+            let ratio: f64 = expected / measured;
+            assert!((ratio - 1.0).abs() < 0.1, "{optimizer}: {expected:.2} GiB expected, {measured} measured");
+        }
     }
 
     #[test]
@@ -249,7 +261,8 @@ mod tests {
             let (_, two) = of(preset, Step { batch_size: 16, ..step("muon") });
             let (_, mixed) = of(preset, Step { precision: Precision::Mixed, ..step("muon") });
             assert_eq!(two.activations, 2 * one.activations);
-            assert!(mixed.activations < one.activations * 51 / 100, "{preset}");
+            // Not quite half: the residual stream is f32 in both.
+            assert!(mixed.activations < one.activations * 60 / 100, "{preset}");
             assert!(mixed.weights > one.weights);
             assert_eq!(
                 one.total(),

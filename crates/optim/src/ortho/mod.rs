@@ -58,9 +58,9 @@ pub fn error(x: &Tensor) -> Result<f32> {
     let gram = x.device().empty(&[l, r, r], DType::F32)?;
     let x = Factor::from(x);
     if m <= n {
-        linalg::matmul(&gram, false, 1.0, x, x.t())?
+        linalg::matmul(&gram, false, 1.0, x, x.t())?;
     } else {
-        linalg::matmul(&gram, false, 1.0, x.t(), x)?
+        linalg::matmul(&gram, false, 1.0, x.t(), x)?;
     }
     let gram = gram.to_vec()?;
     let off = |g: &[f32]| -> f32 {

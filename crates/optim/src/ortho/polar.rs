@@ -50,9 +50,9 @@ pub(super) fn polar(input: &Tensor) -> Result<Tensor> {
         kernels::axpby(&poly, 1.0, &gram, b)?;
         kernels::scale_into(&next, &x, a)?;
         if m <= n {
-            matmul(&next, true, 1.0, &poly, &x)?
+            matmul(&next, true, 1.0, &poly, &x)?;
         } else {
-            matmul(&next, true, 1.0, &x, &poly)?
+            matmul(&next, true, 1.0, &x, &poly)?;
         }
         std::mem::swap(&mut x, &mut next);
     }

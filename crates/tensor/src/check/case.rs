@@ -91,6 +91,8 @@ type PlainRun = dyn Fn(&Device, Precision, &[Tensor]) -> Result<Vec<Tensor>>;
 pub(super) enum Kind {
     /// A value on the tape, in the compute type.
     Value,
+    /// A value of the residual stream, f32.
+    Stream,
     /// A parameter that matrix products or an embedding read, in the compute type.
     Matrix,
     /// A parameter in f32.
@@ -129,6 +131,11 @@ impl Input {
     pub fn matrix(name: &'static str, shape: &[usize]) -> Self {
         let std = 1.0 / (shape[shape.len() - 1] as f32).sqrt();
         Input { kind: Kind::Matrix, std, ..Input::value(name, shape) }
+    }
+
+    /// A value of the residual stream, f32 in every precision.
+    pub fn stream(name: &'static str, shape: &[usize]) -> Self {
+        Input { kind: Kind::Stream, ..Input::value(name, shape) }
     }
 
     /// A vector of entries about `mean`.
@@ -171,7 +178,10 @@ impl Input {
     }
 
     pub fn dtype(&self, precision: Precision) -> DType {
-        if self.kind == Kind::Vector { DType::F32 } else { precision.compute() }
+        match self.kind {
+            Kind::Vector | Kind::Stream => DType::F32,
+            Kind::Value | Kind::Matrix => precision.compute(),
+        }
     }
 }
 

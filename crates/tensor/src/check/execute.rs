@@ -111,7 +111,7 @@ impl Case {
     /// The inputs on a tape, gradients of parameters filled with NaN: the first write must overwrite them.
     fn operands(&self, tape: &mut Tape, tensors: &[Tensor]) -> Result<Operands> {
         let operand = |(input, tensor): (&Input, &Tensor)| match input.kind {
-            Kind::Value => Ok(Operand::Value(tape.leaf(tensor.clone()))),
+            Kind::Value | Kind::Stream => Ok(Operand::Value(tape.leaf(tensor.clone()))),
             Kind::Matrix | Kind::Vector => {
                 let grad = put(tensor.device(), &input.shape, DType::F32, &vec![f32::NAN; input.numel()])?;
                 Ok(Operand::Param(Param::alone(tensor.clone(), grad)))

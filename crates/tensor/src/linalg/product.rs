@@ -13,7 +13,7 @@ pub struct Factor<'a> {
     transposed: bool,
 }
 
-impl<'a> Factor<'a> {
+impl Factor<'_> {
     /// The transpose.
     #[must_use]
     pub fn t(self) -> Self {

@@ -11,7 +11,8 @@ const BLOCK: usize = 1 << 14;
 
 /// `x + m y`, both `[R, C]`; `x` and the result are f32.
 pub fn residual(tape: &mut Tape, x: &Var, y: &Var, m: f32) -> Result<Var> {
-    if x.value.shape() != y.value.shape() || x.value.dtype() != DType::F32 {
+    let types = (x.value.dtype(), y.value.dtype());
+    if x.value.shape() != y.value.shape() || types != (DType::F32, tape.precision().compute()) {
         return Err(Error::shape("residual", format!("{:?} + {:?}", x.value, y.value)));
     }
     let out = tape.device().empty(x.value.shape(), x.value.dtype())?;

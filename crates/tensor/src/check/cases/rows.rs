@@ -75,7 +75,7 @@ pub fn rms_norm(rows: usize, width: usize) -> Case {
     Case::new(
         "rms_norm",
         format!("R{rows} C{width}"),
-        vec![Input::value("x", &[rows, width]), norm_weight(width)],
+        vec![Input::stream("x", &[rows, width]), norm_weight(width)],
         rows * width,
         |tape, given| ops::rms_norm(tape, given.value(0), given.param(1), EPS),
         |x| reference::rms_norm(&x[0], &x[1], f64::from(EPS)),
@@ -122,7 +122,7 @@ pub fn residual(rows: usize, width: usize, m: f32) -> Case {
     Case::new(
         "residual",
         format!("R{rows} C{width} m {m}"),
-        vec![Input::value("x", &[rows, width]), Input::value("y", &[rows, width])],
+        vec![Input::stream("x", &[rows, width]), Input::value("y", &[rows, width])],
         rows * width,
         move |tape, given| ops::residual(tape, given.value(0), given.value(1), m),
         move |x| reference::residual(&x[0], &x[1], f64::from(m)),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::mixing::{conv_params, run_scan, scan_params, scan_work, sizes};
 use super::rows::{EPS, EXP, norm_weight, targets};
 use super::{Masked, OPEN, Span, ids, layout};
-use crate::Tokens;
 use crate::check::case::{Case, Input};
 use crate::check::reference;
 use crate::ops::{self, BatchLayout, Cols};
+use crate::tape::{Tape, Var};
+use crate::{DType, Result, Tokens};
 
 pub(super) fn all() -> Vec<Case> {
     vec![
@@ -24,6 +25,16 @@ pub(super) fn all() -> Vec<Case> {
         residual_of_itself(),
         residual_read_later(),
     ]
+}
+
+/// `x` as a value of the residual stream.
+fn lift(tape: &mut Tape, x: &Var) -> Result<Var> {
+    if x.value.dtype() == DType::F32 {
+        return Ok(x.clone());
+    }
+    let zeros = tape.device().zeros(x.value.shape(), DType::F32)?;
+    let zeros = tape.leaf(zeros);
+    ops::residual(tape, &zeros, x, 1.0)
 }
 
 /// Both layers of a network are one, and `x` goes around it.
@@ -42,7 +53,8 @@ fn linear() -> Case {
             let (x, w, b) = (given.value(0), given.param(1), Some(given.param(2)));
             let h = ops::linear(tape, x, w, b)?;
             let y = ops::linear(tape, &h, w, b)?;
-            ops::residual(tape, x, &y, 0.5)
+            let x = lift(tape, x)?;
+            ops::residual(tape, &x, &y, 0.5)
         },
         |x| {
             let h = reference::linear(&x[0], &x[1], Some(&x[2]), WIDTH);
@@ -63,7 +75,8 @@ fn linear_thrice() -> Case {
         |tape, given| {
             let x = given.value(0);
             let [a, b, c] = [1, 2, 3].map(|i| ops::linear(tape, x, given.param(i), None));
-            let ab = ops::residual(tape, &a?, &b?, 0.5)?;
+            let a = lift(tape, &a?)?;
+            let ab = ops::residual(tape, &a, &b?, 0.5)?;
             ops::residual(tape, &ab, &c?, -0.25)
         },
         |x| {
@@ -78,11 +91,12 @@ fn rms_norm() -> Case {
     Case::new(
         "rms_norm",
         "R130 C33, applied twice".into(),
-        vec![Input::value("x", &[130, 33]), norm_weight(33)],
+        vec![Input::stream("x", &[130, 33]), norm_weight(33)],
         130 * 33,
         |tape, given| {
             let (x, w) = (given.value(0), given.param(1));
             let h = ops::rms_norm(tape, x, w, EPS)?;
+            let h = lift(tape, &h)?;
             let y = ops::rms_norm(tape, &h, w, EPS)?;
             ops::residual(tape, x, &y, 0.5)
         },
@@ -105,7 +119,8 @@ fn gated_rms_norm() -> Case {
             let (y, w) = (given.value(0), given.param(3));
             let h = ops::gated_rms_norm(tape, y, &Cols::all(given.value(1)), w, EPS)?;
             let out = ops::gated_rms_norm(tape, &h, &Cols::all(given.value(2)), w, EPS)?;
-            ops::residual(tape, y, &out, 0.5)
+            let y = lift(tape, y)?;
+            ops::residual(tape, &y, &out, 0.5)
         },
         move |x| {
             let h = reference::gated_rms_norm(&x[0], &x[1], &x[3], eps);
@@ -146,6 +161,7 @@ fn scan() -> Case {
         move |tape, given| {
             let first = run_scan(tape, given, sizes_of, dt, [0, 1, 4])?;
             let second = run_scan(tape, given, sizes_of, dt, [2, 3, 4])?;
+            let first = lift(tape, &first)?;
             ops::residual(tape, &first, &second, 0.5)
         },
         move |x| {
@@ -162,18 +178,19 @@ fn embedding() -> Case {
     Case::new(
         "embedding",
         "B2 T17 V33 C20, twice from one table".into(),
-        vec![Input::matrix("table", &[33, 20]).about(0.0, 1.0)],
+        vec![Input::matrix("table", &[33, 20]).about(0.0, 1.0), norm_weight(20)],
         2 * 34 * 20,
         move |tape, given| {
             let [a, b] = [&first, &second].map(|ids| {
                 let tokens = Arc::new(Tokens::new(tape.device(), ids, 2, 17)?);
                 ops::embedding(tape, &tokens, given.param(0), 12.0, None)
             });
-            ops::residual(tape, &a?, &b?, 0.5)
+            let b = ops::rms_norm(tape, &b?, given.param(1), EPS)?;
+            ops::residual(tape, &a?, &b, 0.5)
         },
         move |x| {
             let [a, b] = same.each_ref().map(|ids| reference::embedding(ids, &x[0], 20, 12.0));
-            reference::residual(&a, &b, 0.5)
+            reference::residual(&a, &reference::rms_norm(&b, &x[1], f64::from(EPS)), 0.5)
         },
     )
 }
@@ -210,26 +227,29 @@ fn residual_of_itself() -> Case {
         "R17 C33 m 0.246, x twice".into(),
         vec![Input::value("x", &[17, 33])],
         17 * 33,
-        |tape, given| ops::residual(tape, given.value(0), given.value(0), 0.246),
+        |tape, given| {
+            let x = lift(tape, given.value(0))?;
+            ops::residual(tape, &x, given.value(0), 0.246)
+        },
         |x| reference::residual(&x[0], &x[0], f64::from(0.246_f32)),
     )
 }
 
 /// Both inputs of a residual have later readers, whose gradients come first.
 fn residual_read_later() -> Case {
-    let value = |name| Input::value(name, &[17, 33]);
     let eps = f64::from(EPS);
     Case::new(
         "residual",
         "R17 C33 m 0.5, norms read x and y later".into(),
-        vec![value("x"), value("y"), norm_weight(33)],
+        vec![Input::stream("x", &[17, 33]), Input::value("y", &[17, 33]), norm_weight(33)],
         3 * 17 * 33,
         |tape, given| {
             let (x, y, w) = (given.value(0), given.value(1), given.param(2));
             let first = ops::residual(tape, x, y, 0.5)?;
             let of_x = ops::rms_norm(tape, x, w, EPS)?;
             let second = ops::residual(tape, &first, &of_x, 0.25)?;
-            let of_y = ops::rms_norm(tape, y, w, EPS)?;
+            let y = lift(tape, y)?;
+            let of_y = ops::rms_norm(tape, &y, w, EPS)?;
             ops::residual(tape, &second, &of_y, -1.0)
         },
         move |x| {

@@ -29,7 +29,8 @@ impl Steps {
             let dt = open.clamp(low, high);
             steps.dt.push(dt);
             steps.decay.push(exp(dt * a));
-            steps.slope.push(if open == dt { sigmoid(raw + bias) } else { 0.0 });
+            let inside = (low..=high).contains(&open);
+            steps.slope.push(if inside { sigmoid(raw + bias) } else { 0.0 });
         }
         steps
     }
@@ -42,7 +43,7 @@ struct Head<'a> {
     /// Rows of `x | B | C` of the sequence.
     xbc: &'a [f32],
     layout: ScanLayout,
-    head: usize,
+    index: usize,
 }
 
 impl Head<'_> {
@@ -55,17 +56,17 @@ impl Head<'_> {
     #[inline(always)]
     fn x(&self, t: usize, p: usize, lanes: usize) -> &[f32] {
         let width = self.layout.head_dim;
-        &self.row(t)[self.head * width + p..][..lanes.min(width - p)]
+        &self.row(t)[self.index * width + p..][..lanes.min(width - p)]
     }
 
     #[inline(always)]
     fn b(&self, t: usize) -> &[f32] {
-        &self.row(t)[self.layout.bc(self.head).0..][..self.layout.state]
+        &self.row(t)[self.layout.bc(self.index).0..][..self.layout.state]
     }
 
     #[inline(always)]
     fn c(&self, t: usize) -> &[f32] {
-        &self.row(t)[self.layout.bc(self.head).1..][..self.layout.state]
+        &self.row(t)[self.layout.bc(self.index).1..][..self.layout.state]
     }
 }
 
@@ -84,7 +85,7 @@ fn for_heads<R: Send>(inputs: &Scan, layout: ScanLayout, f: impl Fn(Head) -> R +
                 || Steps::new(raws, bias[head], a_log[head], layout.dt_limit),
             );
             let xbc = &xbc[batch * len * layout.width()..][..len * layout.width()];
-            f(Head { sequence: batch, steps: &steps, xbc, layout, head })
+            f(Head { sequence: batch, steps: &steps, xbc, layout, index: head })
         })
         .collect()
 }
@@ -93,7 +94,7 @@ pub(super) fn forward(y: &Tensor, inputs: &Scan, layout: ScanLayout) {
     let d = inputs.d.value.read();
     let outs = for_heads(inputs, layout, |head| {
         let mut out = vec![0.0; layout.rows.len * layout.head_dim];
-        pulp::Arch::new().dispatch(Forward { d: d[head.head], head: &head, out: &mut out });
+        pulp::Arch::new().dispatch(Forward { d: d[head.index], head: &head, out: &mut out });
         out
     });
     scatter(&mut y.write(), layout.inner(), 0, &outs, layout);
@@ -193,7 +194,7 @@ pub(super) fn backward(
             draw: vec![0.0; len],
             sums: [0.0; 3],
         };
-        pulp::Arch::new().dispatch(Backward { d: d[head.head], head: &head, dy, grads: &mut grads });
+        pulp::Arch::new().dispatch(Backward { d: d[head.index], head: &head, dy, grads: &mut grads });
         grads
     });
     let width = layout.width();
@@ -280,7 +281,8 @@ impl WithSimd for Backward<'_> {
                     let after = &states[(t - first + 1) * n..][..n];
                     let (decay, dt) = (steps.decay[t], steps.dt[t]);
                     let x = simd.partial_load_f32s(head.x(t, p, S::F32_LANES));
-                    let dy = &dy[t * layout.inner() + head.head * width + p..][..S::F32_LANES.min(width - p)];
+                    let dy =
+                        &dy[t * layout.inner() + head.index * width + p..][..S::F32_LANES.min(width - p)];
                     let dy = simd.partial_load_f32s(dy);
                     let decays = simd.splat_f32s(decay);
                     let (db, dc) = grads.dbc[t * 2 * n..][..2 * n].split_at_mut(n);
