@@ -2,7 +2,7 @@
 
 use data::{Language, Plan, Source};
 use report::format;
-use train::memory::{self, Step};
+use train::memory;
 use train::recipe::{Recipe, Resolved, fingerprint};
 
 use crate::machine::Found;
@@ -24,16 +24,9 @@ pub fn show(resolved: &Resolved, machine: &Found) -> anyhow::Result<()> {
     let parameters = format::count(models::count(&config) as u64);
     let model =
         format!("{}: {parameters} parameters in {} layers", recipe.model.label(), config.num_layers());
-    let cuda = machine.place.device.is_cuda();
-    let step = Step {
-        cuda,
-        optimizer: optim::find(&recipe.optimizer.name)?,
-        precision: recipe.train.precision.on(cuda),
-        batch_size: recipe.train.batch_size,
-        seq_len: recipe.data.seq_len,
-    };
+    let step = resolved.step(machine.place.device.is_cuda())?;
     let estimate = memory::estimate(&config, &step);
-    let free = machine.free;
+    let free = machine.place.free;
     let mut rows = vec![["model", &model].map(String::from), ["memory".into(), format_memory(&estimate)]];
     let free_text = free.map_or(String::new(), |free| format!(", {} free", format::bytes(free)));
     rows.push(["device".into(), format!("{}{free_text}", machine.place.name)]);

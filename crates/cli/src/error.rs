@@ -122,6 +122,7 @@ fn of_train(error: &train::Error) -> u8 {
     match error {
         train::Error::Diverged { .. } => DIVERGED,
         train::Error::TooFewRows { .. } => INPUT,
+        train::Error::Memory { .. } => DEVICE,
         train::Error::Recipe(error) => of_recipe(error),
         train::Error::Data(error) => of_data(error),
         train::Error::Model(error) => of_models(error),

@@ -46,8 +46,6 @@ pub struct Found {
     pub place: Place,
     /// Its name for `--device`.
     pub flag: String,
-    /// Bytes free on it, where the system tells.
-    pub free: Option<u64>,
 }
 
 impl Found {
@@ -56,17 +54,14 @@ impl Found {
         let info = match &device {
             Device::Cuda(gpu) => gpu.info()?,
             Device::Cpu => {
-                let place = Place { device, name: processor(), driver: None };
-                return Ok(Found {
-                    place,
-                    flag: "cpu".into(),
-                    free: memory().map(|(available, _)| available),
-                });
+                let free = memory().map(|(available, _)| available);
+                let place = Place { device, name: processor(), driver: None, free };
+                return Ok(Found { place, flag: "cpu".into() });
             }
         };
         let flag = format!("cuda:{}", info.ordinal);
-        let place = Place { device, name: info.name, driver: info.driver };
-        Ok(Found { place, flag, free: Some(info.free_memory as u64) })
+        let free = Some(info.free_memory as u64);
+        Ok(Found { place: Place { device, name: info.name, driver: info.driver, free }, flag })
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Defaults {
 pub static ALL: &[Preset] = &[
     Preset {
         name: "granite-nano",
-        about: "small Granite hybrid, 1.5 M parameters: 5 Mamba2 layers and 1 attention layer, for a CPU",
+        about: "small Granite hybrid, 1.3 M parameters: 4 Mamba2 layers and 1 attention layer, for a CPU",
         defaults: NANO,
         build: granite_nano,
     },
@@ -228,7 +228,7 @@ fn granite_1b() -> Config {
 }
 
 fn granite_nano() -> Config {
-    let base = granite(128, 6, Some(&[3]));
+    let base = granite(128, 5, Some(&[2]));
     Config::Granite(GraniteConfig {
         vocab_size: 512,
         num_attention_heads: 4,

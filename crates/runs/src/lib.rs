@@ -7,13 +7,12 @@
 //! | `recipe.toml` | the resolved recipe, frozen: written once, with the folder |
 //! | `metadata.json` | [`Metadata`]: what ran, on what, how it went; small, for version control |
 //! | `metrics.csv` | one [`Row`] a step, flushed row by row, floats exact |
-//! | `run.log` | time-stamped lines |
 //! | `model/` | the trained model, in the Hugging Face layout |
 //!
 //! The cast: [`Store`] is `results/`; [`Store::create`] makes a [`Run`], the handle that writes; [`RunInfo`] is what readers get.
-//! A run folder appears with its recipe and its metadata at once or not at all, and every file but the two that grow
-//! (`metrics.csv`, `run.log`) is replaced as a whole, so no reader ever sees half of one. No function here reads the clock:
-//! the caller passes the time in.
+//! A run folder appears with its recipe and its metadata at once or not at all, and every file but
+//! `metrics.csv`, which grows, is replaced as a whole, so no reader ever sees half of one. No function here reads the
+//! clock: the caller passes the time in.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

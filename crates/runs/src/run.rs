@@ -1,16 +1,11 @@
 //! The handle that writes one run's folder.
 
-use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Component, Path, PathBuf};
-
-use jiff::Timestamp;
 
 use crate::{Error, Metadata, MetricsWriter, Result, RunInfo, atomic, metadata, metrics};
 
 pub(crate) const RECIPE: &str = "recipe.toml";
-const LOG: &str = "run.log";
 const MODEL: &str = "model";
 
 /// One run, made by [`Store::create`](crate::Store::create).
@@ -53,27 +48,12 @@ impl Run {
         let path = Path::new(rel);
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(refused)?;
-        if !plain || [RECIPE, LOG, metadata::FILE, metrics::FILE].iter().any(|own| path == Path::new(own)) {
+        if !plain || [RECIPE, metadata::FILE, metrics::FILE].iter().any(|own| path == Path::new(own)) {
             return Err(refused());
         }
         let folder = self.dir.join(path.parent().unwrap_or(Path::new("")));
         fs::create_dir_all(&folder).map_err(Error::io(&folder, "create the folder"))?;
         atomic::write(&folder, name, bytes)
-    }
-
-    /// Appends `text` to `run.log`, each of its lines with the time `now` before it.
-    pub fn log_line(&self, now: Timestamp, text: &str) -> Result<()> {
-        let path = self.dir.join(LOG);
-        let mut lines = String::new();
-        for line in text.lines() {
-            let _ = writeln!(lines, "{now:.3} {line}");
-        }
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(lines.as_bytes()))
-            .map_err(Error::io(&path, "append to it"))
     }
 
     /// The folder for the trained model, made if it is not there.

@@ -241,7 +241,6 @@ fn files_stay_inside_the_run() {
         "metadata.json",
         "recipe.toml",
         "metrics.csv",
-        "run.log",
         "./metadata.json",
     ] {
         assert!(matches!(run.write_file(rel, b""), Err(Error::Path(_))), "{rel:?}");
@@ -251,20 +250,6 @@ fn files_stay_inside_the_run() {
     assert_eq!(run.model_dir().unwrap(), run.dir().join("model"));
 }
 
-#[test]
-fn log_lines_carry_their_time() {
-    let (_folder, store) = store();
-    let run = create(&store, "one").unwrap();
-    run.log_line(at("2026-11-22T05:44:01.5Z"), "two\nlines").unwrap();
-    run.log_line(at("2026-11-22T05:44:02Z"), "one").unwrap();
-    let log = fs::read_to_string(run.dir().join("run.log")).unwrap();
-    assert_eq!(
-        log,
-        "2026-11-22T05:44:01.500Z two\n2026-11-22T05:44:01.500Z lines\n2026-11-22T05:44:02.000Z one\n"
-    );
-}
-
-#[cfg(unix)]
 #[test]
 fn files_are_readable_as_the_umask_says() {
     use std::os::unix::fs::PermissionsExt as _;

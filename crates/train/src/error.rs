@@ -32,6 +32,17 @@ pub enum Error {
         /// Rows wanted.
         batch: usize,
     },
+    /// The machine has less memory than the run takes.
+    #[error(
+        "the run takes about {} MiB of memory and {} MiB are free; use a smaller --batch-size, --seq-len or --model",
+        wanted >> 20, free >> 20
+    )]
+    Memory {
+        /// Bytes it takes, as estimated.
+        wanted: u64,
+        /// Bytes there are.
+        free: u64,
+    },
     /// The recipe does not fit.
     #[error(transparent)]
     Recipe(#[from] crate::recipe::Error),

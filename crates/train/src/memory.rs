@@ -118,7 +118,8 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let hidden = config.hidden_size() as u64;
     let len = if step.cuda { step.seq_len as u64 } else { 0 };
     let kept: u64 = layers.iter().map(|layer| layer.kept(hidden, len, element)).sum();
-    let last = layers.iter().map(|layer| 4 * hidden + layer.gradients() * element + layer.scan()).max().unwrap_or(0);
+    let last =
+        layers.iter().map(|layer| 4 * hidden + layer.gradients() * element + layer.scan()).max().unwrap_or(0);
     let vocab = config.vocab_size() as u64;
     let block = (LOGIT_BLOCK / (4 * vocab)).clamp(1, rows);
     let logits = block * vocab * if mixed { 4 + element } else { 4 };
@@ -239,7 +240,10 @@ mod tests {
             let step = Step { precision: Precision::Mixed, cuda: true, ..step(optimizer) };
             let expected = of("granite-4.0-h-350m", step).1.total() as f64 / (1u64 << 30) as f64;
             let ratio: f64 = expected / measured;
-            assert!((ratio - 1.0).abs() < 0.1, "{optimizer}: {expected:.2} GiB expected, {measured} measured");
+            assert!(
+                (ratio - 1.0).abs() < 0.1,
+                "{optimizer}: {expected:.2} GiB expected, {measured} measured"
+            );
         }
     }
 

@@ -11,6 +11,7 @@ use runs::{Git, Metadata, NewRun, Row, Run, Setup, State, Store, Timestamp};
 use tensor::Device;
 
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::recipe::Resolved;
 use crate::trainer::Trainer;
 
@@ -30,6 +31,8 @@ pub struct Place {
     pub name: String,
     /// Version of its driver, where it has one.
     pub driver: Option<String>,
+    /// Bytes free on it, where the system tells.
+    pub free: Option<u64>,
 }
 
 /// Everything a loop needs, set up but not started.
@@ -57,6 +60,12 @@ pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress
     }
     let config = resolved.config_for(dataset.vocab_size(), dataset.end_of_text(), dataset.pad())?;
     let precision = recipe.train.precision.on(device.is_cuda());
+    let wanted = memory::estimate(&config, &resolved.step(device.is_cuda())?).total();
+    match place.free {
+        // A GPU says itself when it is full; a CPU's system kills whoever asked last.
+        Some(free) if wanted > free && !device.is_cuda() => return Err(Error::Memory { wanted, free }),
+        _ => {}
+    }
     let model = Model::new(config, device, precision, recipe.data.seq_len)?;
     match &recipe.model.dir {
         Some(dir) if recipe.model.pretrained => model.load(dir)?,

@@ -130,6 +130,20 @@ template <int W, typename T> DEVICE void store_many(T *p, const float (&x)[W]) {
     }
 }
 
+// Pieces of a row that a warp reads 32 W elements apart, from base on; zero beyond the row's end.
+template <int BATCH, int W, typename T>
+DEVICE void load_batch(const T *row, int base, int width, float (&x)[BATCH][W]) {
+#pragma unroll
+    for (int k = 0; k < BATCH; k++) {
+        if (base + k * 32 * W < width) {
+            load_many<W>(row + base + k * 32 * W, x[k]);
+        } else {
+#pragma unroll
+            for (int i = 0; i < W; i++) x[k][i] = 0;
+        }
+    }
+}
+
 // ---- Reductions: the order of the operations depends on the block's size alone ----
 
 struct Sum {

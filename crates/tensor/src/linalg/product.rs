@@ -67,17 +67,10 @@ pub fn matmul<'a>(
                 let y = Mat::new(&ys[i * k * n..(i + 1) * k * n], dims(b.tensor).1, dims(b.tensor).2);
                 (if a.transposed { x.t() } else { x }, if b.transposed { y.t() } else { y })
             };
-            if l >= rayon::current_num_threads() {
-                c.par_chunks_mut(m * n).enumerate().for_each(|(i, c)| {
-                    let (x, y) = mats(i);
-                    cpu::matmul_seq(c, accumulate, alpha, x, y);
-                });
-            } else {
-                for (i, c) in c.chunks_mut(m * n).enumerate() {
-                    let (x, y) = mats(i);
-                    cpu::matmul(c, accumulate, alpha, x, y);
-                }
-            }
+            c.par_chunks_mut(m * n).enumerate().for_each(|(i, c)| {
+                let (x, y) = mats(i);
+                cpu::matmul(c, accumulate, alpha, x, y);
+            });
             Ok(())
         }
         Device::Cuda(gpu) => {

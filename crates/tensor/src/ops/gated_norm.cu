@@ -4,19 +4,6 @@
 
 constexpr int BATCH = 3;
 
-// Pieces at base, base + 32 W, ... of a row; zero beyond its end.
-template <int W, typename T> DEVICE void load_batch(const T *row, int base, int width, float (&x)[BATCH][W]) {
-#pragma unroll
-    for (int k = 0; k < BATCH; k++) {
-        if (base + k * 32 * W < width) {
-            load_many<W>(row + base + k * 32 * W, x[k]);
-        } else {
-#pragma unroll
-            for (int i = 0; i < W; i++) x[k][i] = 0;
-        }
-    }
-}
-
 template <int W>
 DEVICE void forward(elem *__restrict__ out, float *__restrict__ inverse, const elem *__restrict__ y,
                     const elem *__restrict__ z, i64 z_stride, const float *__restrict__ weight, float eps, i64 rows,
@@ -32,8 +19,8 @@ DEVICE void forward(elem *__restrict__ out, float *__restrict__ inverse, const e
     float squares = 0;
     for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
         float a[BATCH][W], b[BATCH][W];
-        load_batch<W>(y, base, width, a);
-        load_batch<W>(z, base, width, b);
+        load_batch(y, base, width, a);
+        load_batch(z, base, width, b);
 #pragma unroll
         for (int k = 0; k < BATCH; k++) {
             if (base + k * STEP >= width) continue;
@@ -85,9 +72,9 @@ DEVICE void backward(elem *__restrict__ dy, int add, elem *__restrict__ dz, floa
         float r = inverse[row], dot = 0;
         for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
             float d[BATCH][W], a[BATCH][W], b[BATCH][W];
-            load_batch<W>(d_row, base, width, d);
-            load_batch<W>(y_row, base, width, a);
-            load_batch<W>(z_row, base, width, b);
+            load_batch(d_row, base, width, d);
+            load_batch(y_row, base, width, a);
+            load_batch(z_row, base, width, b);
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
                 if (base + k * STEP >= width) continue;
@@ -106,10 +93,10 @@ DEVICE void backward(elem *__restrict__ dy, int add, elem *__restrict__ dz, floa
         dot = r * r * warp_sum(dot) / (float)width;
         for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
             float d[BATCH][W], a[BATCH][W], b[BATCH][W], old[BATCH][W];
-            load_batch<W>(d_row, base, width, d);
-            load_batch<W>(y_row, base, width, a);
-            load_batch<W>(z_row, base, width, b);
-            load_batch<W>(dy_row, base, add ? width : 0, old);
+            load_batch(d_row, base, width, d);
+            load_batch(y_row, base, width, a);
+            load_batch(z_row, base, width, b);
+            load_batch(dy_row, base, add ? width : 0, old);
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
                 if (base + k * STEP >= width) continue;

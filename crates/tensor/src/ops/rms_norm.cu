@@ -1,21 +1,8 @@
-// y = w x / rms(x), x in f32 and y in elem. A warp has a row at a time; a lane has W columns of every 32 * W, BATCH such pieces in flight.
-// What the second pass over a row reads again is in the L1 cache.
+// y = w x / rms(x), x in f32 and y in elem. A warp has a row at a time; a lane has W columns of every 32 * W, BATCH
+// such pieces in flight. What the second pass over a row reads again is in the L1 cache.
 #include "common.cuh"
 
 constexpr int BATCH = 3;
-
-// Pieces at base, base + 32 W, ... of a row; zero beyond its end.
-template <int W, typename T> DEVICE void load_batch(const T *row, int base, int width, float (&x)[BATCH][W]) {
-#pragma unroll
-    for (int k = 0; k < BATCH; k++) {
-        if (base + k * 32 * W < width) {
-            load_many<W>(row + base + k * 32 * W, x[k]);
-        } else {
-#pragma unroll
-            for (int i = 0; i < W; i++) x[k][i] = 0;
-        }
-    }
-}
 
 template <int W>
 DEVICE void forward(elem *__restrict__ y, float *__restrict__ inverse, const float *__restrict__ x,
@@ -28,7 +15,7 @@ DEVICE void forward(elem *__restrict__ y, float *__restrict__ inverse, const flo
     float squares = 0;
     for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
         float v[BATCH][W];
-        load_batch<W>(x, base, width, v);
+        load_batch(x, base, width, v);
 #pragma unroll
         for (int k = 0; k < BATCH; k++)
 #pragma unroll
@@ -38,8 +25,8 @@ DEVICE void forward(elem *__restrict__ y, float *__restrict__ inverse, const flo
     if (threadIdx.x == 0) inverse[row] = r;
     for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
         float v[BATCH][W], w[BATCH][W];
-        load_batch<W>(x, base, width, v);
-        load_batch<W>(weight, base, width, w);
+        load_batch(x, base, width, v);
+        load_batch(weight, base, width, w);
 #pragma unroll
         for (int k = 0; k < BATCH; k++) {
 #pragma unroll
@@ -73,8 +60,8 @@ DEVICE void backward(float *__restrict__ dx, int add, float *__restrict__ partia
         float r = inverse[row], dot = 0;
         for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
             float d[BATCH][W], v[BATCH][W];
-            load_batch<W>(dy_row, base, width, d);
-            load_batch<W>(x_row, base, width, v);
+            load_batch(dy_row, base, width, d);
+            load_batch(x_row, base, width, v);
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
                 if (base + k * STEP >= width) continue;
@@ -93,9 +80,9 @@ DEVICE void backward(float *__restrict__ dx, int add, float *__restrict__ partia
         dot = r * r * warp_sum(dot) / (float)width;
         for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
             float d[BATCH][W], v[BATCH][W], old[BATCH][W];
-            load_batch<W>(dy_row, base, width, d);
-            load_batch<W>(x_row, base, width, v);
-            load_batch<W>(dx_row, base, add ? width : 0, old);
+            load_batch(dy_row, base, width, d);
+            load_batch(x_row, base, width, v);
+            load_batch(dx_row, base, add ? width : 0, old);
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
                 if (base + k * STEP >= width) continue;

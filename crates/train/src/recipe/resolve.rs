@@ -13,6 +13,7 @@ use super::error::{Error, Result};
 use super::keys::{KEYS, Kind};
 use super::layers::{self, Layer, Origin, Setting};
 use super::types::{Precision, Recipe};
+use crate::memory;
 
 /// The model of a recipe that names none.
 const MODEL: &str = "granite-nano";
@@ -61,6 +62,18 @@ impl Resolved {
         rows.into_iter()
             .map(|(key, value)| (key.clone(), value.to_string(), self.origin(&key).clone()))
             .collect()
+    }
+
+    /// What decides the memory of a step, for [`memory::estimate`](crate::memory::estimate).
+    pub fn step(&self, cuda: bool) -> Result<memory::Step<'static>, optim::Error> {
+        let recipe = &self.recipe;
+        Ok(memory::Step {
+            cuda,
+            optimizer: optim::find(&recipe.optimizer.name)?,
+            precision: recipe.train.precision.on(cuda),
+            batch_size: recipe.train.batch_size,
+            seq_len: recipe.data.seq_len,
+        })
     }
 
     /// The model's configuration with the tokens of its data: a model with an open vocabulary takes them over, any other
@@ -372,6 +385,12 @@ impl Resolved {
                 "{} trains on the synthetic language, whose few tokens lie inside its vocabulary (--data PATH for text)",
                 model.label()
             ));
+        }
+        if let Source::Path(path) = &data.source
+            && path.extension().is_some_and(|extension| extension == "txt")
+            && *self.origin("data.text_column") != Origin::Default
+        {
+            notes.push("data.text_column is not used: plain text has no columns".into());
         }
         if train.warmup > train.steps {
             let share = train.steps as f64 / train.warmup as f64;
