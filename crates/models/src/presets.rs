@@ -110,7 +110,7 @@ const NANO: Defaults = Defaults {
     steps: 200,
     seq_len: 256,
     batch_sizes: [4, 4, 4],
-    lr: 0.02,
+    lr: 0.04,
     adamw_lr: 3e-3,
     warmup: 20,
     eval_steps: 50,
