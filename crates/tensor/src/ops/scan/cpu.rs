@@ -97,17 +97,17 @@ pub(super) fn forward(y: &Tensor, inputs: &Scan, layout: ScanLayout) {
         pulp::Arch::new().dispatch(Forward { d: d[head.index], head: &head, out: &mut out });
         out
     });
-    scatter(&mut y.write(), layout.inner(), 0, &outs, layout);
+    scatter(&mut y.write(), &outs, layout);
 }
 
-/// Writes per-head results `[T, P]` to the columns of their head in rows of `stride`.
-fn scatter(to: &mut [f32], stride: usize, start: usize, heads: &[Vec<f32>], layout: ScanLayout) {
-    let p = layout.head_dim;
+/// Writes per-head results `[T, P]` to the columns of their head in `[R, H P]`.
+fn scatter(to: &mut [f32], heads: &[Vec<f32>], layout: ScanLayout) {
+    let (p, stride) = (layout.head_dim, layout.inner());
     to.par_chunks_mut(layout.rows.len * stride).zip(heads.par_chunks(layout.heads)).for_each(
         |(to, heads)| {
             for (t, row) in to.chunks_exact_mut(stride).enumerate() {
                 for (h, head) in heads.iter().enumerate() {
-                    row[start + h * p..][..p].copy_from_slice(&head[t * p..][..p]);
+                    row[h * p..][..p].copy_from_slice(&head[t * p..][..p]);
                 }
             }
         },
