@@ -64,7 +64,7 @@ impl Gpu {
     }
 
     /// Hands out the cuBLAS handle, made at first use, with the context current.
-    fn with_blas<T>(&self, work: impl FnOnce(cublasHandle_t) -> Result<T>) -> Result<T> {
+    pub(super) fn with_blas<T>(&self, work: impl FnOnce(cublasHandle_t) -> Result<T>) -> Result<T> {
         self.bind()?;
         let mut blas = lock(&self.blas);
         if blas.is_none() {

@@ -149,6 +149,8 @@ pub(super) static TABLE: [Spec; 8] = [
             "cublasGemmStridedBatchedEx",
             "cublasSgeam",
             "cublasSasum_v2",
+            "cublasDgemmStridedBatched",
+            "cublasDtrsmBatched",
         ],
     },
     Spec {
@@ -171,6 +173,7 @@ pub(super) static TABLE: [Spec; 8] = [
             "cusolverDnSetStream",
             "cusolverDnSgesvd",
             "cusolverDnSgesvd_bufferSize",
+            "cusolverDnDpotrfBatched",
         ],
     },
     Spec {

@@ -1,7 +1,16 @@
-//! Linear algebra on whole tensors, batched over banks: products and the singular value decomposition.
+//! Linear algebra on whole tensors, batched over banks: products, transposes, QR and the singular value decomposition.
 
 mod product;
+mod qr;
 mod svd;
+mod transpose;
+
+use crate::cuda::Source;
 
 pub use product::{Factor, matmul};
+pub use qr::qr;
 pub use svd::{Svd, svd};
+pub use transpose::transpose;
+
+/// CUDA sources of this room.
+pub(crate) const KERNELS: [&Source; 2] = [&qr::SOURCE, &transpose::SOURCE];
