@@ -30,6 +30,7 @@ mod adamw;
 mod error;
 mod kernels;
 mod muon;
+pub mod noise;
 mod norm;
 mod optimizer;
 pub mod ortho;
