@@ -7,7 +7,7 @@ use tensor::{DType, Device, Tensor};
 use crate::error::Result;
 
 /// Kernel sources of this crate.
-pub const KERNELS: &[&Source] = &[&SOURCE, &crate::noise::SOURCE];
+pub const KERNELS: &[&Source] = &[&SOURCE, &crate::noise::SOURCE, &crate::spectrum::SOURCE];
 
 static SOURCE: Source = Source { name: "optim/kernels.cu", text: include_str!("kernels.cu") };
 

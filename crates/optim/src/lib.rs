@@ -36,6 +36,7 @@ mod optimizer;
 pub mod ortho;
 pub mod routing;
 mod settings;
+pub mod spectrum;
 
 pub use adamw::AdamWSettings;
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
-//! Linear algebra on whole tensors, batched over banks: products, transposes, QR and the singular value decomposition.
+//! Linear algebra on whole tensors, batched over banks: products, transposes, QR, eigenvalues and the singular value decomposition.
 
+mod eigen;
 mod product;
 mod qr;
 mod svd;
@@ -7,6 +8,7 @@ mod transpose;
 
 use crate::cuda::Source;
 
+pub use eigen::symmetric_eigenvalues;
 pub use product::{Factor, matmul};
 pub use qr::qr;
 pub use svd::{Svd, svd};
