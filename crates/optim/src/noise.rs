@@ -1,4 +1,4 @@
-//! Noise for matrices: Haar semi-orthogonal matrices (OrthoNoise) and Gaussian ones of the same norm (the control).
+//! Noise for matrices: Haar semi-orthogonal matrices (`OrthoNoise`) and Gaussian ones of the same norm (the control).
 //!
 //! A member's noise depends on (seed, step, its key) and its declared orientation alone: neither the composition of the
 //! bank, nor a resume, nor another number of workers changes it. It is drawn in the weight's orientation `[out, in]`;
@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 /// The stream of noise among those of a seed.
-const STREAM: u64 = 0x6e6f_6973_65;
+const STREAM: u64 = 0x006e_6f69_7365;
 
 pub(crate) static SOURCE: Source = Source { name: "noise.cu", text: include_str!("noise.cu") };
 

@@ -138,9 +138,9 @@ fn gram(x: &Tensor) -> Result<Tensor> {
     let gram = x.device().empty(&[l, r, r], DType::F32)?;
     let x = Factor::from(x);
     if m <= n {
-        matmul(&gram, false, 1.0, x, x.t())?
+        matmul(&gram, false, 1.0, x, x.t())?;
     } else {
-        matmul(&gram, false, 1.0, x.t(), x)?
+        matmul(&gram, false, 1.0, x.t(), x)?;
     }
     Ok(gram)
 }

@@ -87,11 +87,10 @@ fn fit(powers: &[f64; 5], values: [f64; 3]) -> [f64; 3] {
             break;
         }
         rank = i + 1;
-        for j in i + 1..3 {
-            let factor = rows[j][i] / rows[i][i];
-            for k in i..4 {
-                rows[j][k] -= factor * rows[i][k];
-            }
+        let pivot = rows[i];
+        for row in &mut rows[i + 1..] {
+            let factor = row[i] / pivot[i];
+            row.iter_mut().zip(pivot).for_each(|(x, pivot)| *x -= factor * pivot);
         }
     }
     let mut c = [0.0; 3];
@@ -233,6 +232,7 @@ mod tests {
         for (c, want) in c.iter().zip([2.0, -3.0, 0.5]) {
             assert!((c - want).abs() < 1e-9, "{c} {want}");
         }
-        assert_eq!(fit(&[4.0; 5], [8.0; 3]), [2.0, 0.0, 0.0]);
+        let [constant, linear, square] = fit(&[4.0; 5], [8.0; 3]);
+        assert!((constant - 2.0).abs() < 1e-12 && linear.abs() + square.abs() < 1e-12);
     }
 }
