@@ -6,13 +6,9 @@ mod qr;
 mod svd;
 mod transpose;
 
-use crate::cuda::Source;
-
 pub use eigen::symmetric_eigenvalues;
 pub use product::{Factor, matmul};
 pub use qr::qr;
 pub use svd::{Svd, svd};
+pub(crate) use transpose::SOURCE;
 pub use transpose::transpose;
-
-/// CUDA sources of this room.
-pub(crate) const KERNELS: [&Source; 2] = [&qr::SOURCE, &transpose::SOURCE];
