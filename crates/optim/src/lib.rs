@@ -13,6 +13,7 @@
 //!     name: "w".into(),
 //!     shape: vec![2, 3],
 //!     role: Role::Matrix,
+//!     out_axis: 0,
 //!     segments: vec![],
 //!     init: Init::Zeros,
 //! };

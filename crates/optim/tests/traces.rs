@@ -36,6 +36,7 @@ fn replay(trace: &str, optimizer: &str, given: &[(&str, &str)]) {
         name: (*name).into(),
         shape: trace.tensor(&format!("{name}.0")).unwrap().shape().to_vec(),
         role: if *name == "vector" { Role::Vector } else { Role::Matrix },
+        out_axis: 0,
         segments: vec![],
         init: Init::Zeros,
     };

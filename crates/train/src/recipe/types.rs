@@ -156,6 +156,8 @@ pub enum Precision {
     F32,
     /// bf16 activations and products over f32 weights of record.
     Mixed,
+    /// As mixed, with the weights of record in bf16.
+    Bf16,
 }
 
 impl From<tensor::Precision> for Precision {
@@ -163,6 +165,7 @@ impl From<tensor::Precision> for Precision {
         match precision {
             tensor::Precision::F32 => Precision::F32,
             tensor::Precision::Mixed => Precision::Mixed,
+            tensor::Precision::Bf16 => Precision::Bf16,
         }
     }
 }
@@ -172,6 +175,7 @@ impl Precision {
     pub fn on(self, cuda: bool) -> tensor::Precision {
         match self {
             Precision::Mixed => tensor::Precision::Mixed,
+            Precision::Bf16 => tensor::Precision::Bf16,
             Precision::Auto if cuda => tensor::Precision::Mixed,
             Precision::F32 | Precision::Auto => tensor::Precision::F32,
         }
