@@ -9,29 +9,41 @@ use tensor::{DType, Tensor};
 
 use crate::error::Result;
 
-/// How a polar factor is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Interim.
 pub enum Method {
-    /// By matrix products alone, to f32: see [`polar`](self).
-    Polar,
-    /// By the singular value decomposition: the reference.
     Svd,
+    Polar,
+    NewtonSchulz(Vec<[f64; 3]>),
 }
-
+/// Interim.
+pub struct Ortho {
+    /// m
+    pub method: Method,
+    /// d
+    pub dtype: DType,
+}
 impl Method {
-    /// Names, the default first.
-    pub const NAMES: &[&str] = &["polar", "svd"];
-
-    /// The method of one of [`Method::NAMES`].
-    pub(crate) fn parse(name: &str) -> Self {
-        if name == "svd" { Method::Svd } else { Method::Polar }
+    /// Names.
+    pub const NAMES: &[&str] = &["polar", "svd", "newton-schulz", "polar-express", "gram"];
+}
+impl Ortho {
+    /// Interim.
+    pub fn parse(method: &str, _c: &str, _steps: usize, dtype: DType) -> Result<Ortho> {
+        Ok(Ortho {
+            method: match method {
+                "svd" => Method::Svd,
+                "polar" => Method::Polar,
+                _ => Method::NewtonSchulz(vec![[3.4445, -4.7750, 2.0315]; 5]),
+            },
+            dtype,
+        })
     }
-
-    /// The polar factors of a bank `[L, m, n]`.
-    pub fn orthogonalize(self, x: &Tensor) -> Result<Tensor> {
-        match self {
+    /// Interim.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.method {
             Method::Polar => polar::polar(x),
             Method::Svd => svd(x),
+            Method::NewtonSchulz(c) => polar::quintic(x, c),
         }
     }
 }

@@ -25,8 +25,14 @@ const EXPRESS: [[f64; 3]; 8] = [
 ];
 /// Divisor of the singular values in all steps but the last two, against rounding above 1.
 const SAFETY: f64 = 1.01;
-/// The polar factors of a bank `[L, m, n]`.
 pub(super) fn polar(input: &Tensor) -> Result<Tensor> {
+    let safe = |&[a, b, c]: &[f64; 3]| [a / SAFETY, b / SAFETY.powi(3), c / SAFETY.powi(5)];
+    let steps: Vec<[f64; 3]> =
+        EXPRESS.iter().chain(&EXPRESS[1..]).map(safe).chain([EXPRESS[7], EXPRESS[7]]).collect();
+    quintic(input, &steps)
+}
+/// The polar factors of a bank `[L, m, n]`.
+pub(super) fn quintic(input: &Tensor, steps: &[[f64; 3]]) -> Result<Tensor> {
     let [l, m, n] = *input.shape() else {
         return Err(tensor::Error::Shape {
             op: "polar",
@@ -38,17 +44,23 @@ pub(super) fn polar(input: &Tensor) -> Result<Tensor> {
     let r = m.min(n);
     let empty = |shape: &[usize]| device.empty(shape, DType::F32);
     let (mut x, mut next) = (empty(&[l, m, n])?, empty(&[l, m, n])?);
-    kernels::normalize(&x, input)?;
+    let squares = kernels::member_squares(input)?;
+    for (i, s) in squares.iter().enumerate() {
+        kernels::axpby(
+            &x.slot(i),
+            0.0,
+            &input.slot(i),
+            if *s > 0.0 { (1.0 / s.sqrt()) as f32 } else { 0.0 },
+        )?;
+    }
     let (gram, poly) = (empty(&[l, r, r])?, empty(&[l, r, r])?);
-    let safe = |&[a, b, c]: &[f64; 3]| [a / SAFETY, b / SAFETY.powi(3), c / SAFETY.powi(5)];
-    let steps = EXPRESS.iter().chain(&EXPRESS[1..]).map(safe).chain([EXPRESS[7], EXPRESS[7]]);
-    for [a, b, c] in steps.map(|k| k.map(|k| k as f32)) {
+    for [a, b, c] in steps.iter().map(|k| k.map(|k| k as f32)) {
         let factor = Factor::from(&x);
         let (left, right) = if m <= n { (factor, factor.t()) } else { (factor.t(), factor) };
         matmul(&gram, false, 1.0, left, right)?;
         matmul(&poly, false, c, &gram, &gram)?;
         kernels::axpby(&poly, 1.0, &gram, b)?;
-        kernels::scale_into(&next, &x, a)?;
+        kernels::axpby(&next, 0.0, &x, a)?;
         if m <= n {
             matmul(&next, true, 1.0, &poly, &x)?;
         } else {
