@@ -93,7 +93,8 @@ def spectrum():
         values = svd(with_spectrum(s, n)[2] + eps * draw(m, n))[1] / eps
         at = int((abs(values - 1) < 1e-9).sum())
         above, lowest = int((values > 1 + 1e-9).sum()), values[k:]
-        print(f"  {kind:10s} {at:2d} values at eps, {above} above; the lowest {m - k}: {lowest[-1]:.3f} to {lowest[0]:.3f} eps")
+        low, high = lowest[-1], lowest[0]
+        print(f"  {kind:10s} {at:2d} values at eps, {above} above; lowest {m - k}: {low:.3f} to {high:.3f} eps")
         if kind == "orthogonal":
             assert at == m - 2 * k
     s = np.geomspace(1, 0.1, m)
@@ -211,7 +212,7 @@ def eranks():
     mean = np.average(x, weights=density)
     limit = math.exp(-np.average(x / mean * np.log(x / mean), weights=density))
     print(f"  Gaussian, square, in the limit: {limit:.4f}")
-    for condition in (10, 100, 165, 1000, 10_000):
+    for condition in (10, 100, 193, 1000, 10_000):
         s = np.geomspace(1, 1 / condition, 2048)
         span = math.log(condition)
         h = 1 + math.log((1 - 1 / condition) / span) - span / (condition - 1)

@@ -2,7 +2,7 @@
 
 optimizers/<name>.safetensors holds <weight>.0 (the start), <weight>.grad.<t> and <weight>.<t> (after step t) for
 t = 1..6 and the weights tall, wide, square and, where AdamW has a part in it, vector; and rate [6], the learning rate
-of each step: base * min(1, t / 3). All f32. The file's metadata says what made it: `optimizer` (the row), `set` (its keys,
+of each step: base * min(1, t / 3). All f32. Metadata of the file says what made it: `optimizer` (the row), `set` (keys,
 `key=value`, separated by spaces) and `bound` (largest difference after any step, relative to the distance moved).
 
 M is the momentum, M <- 0.95 M + G; with Nesterov N = G + 0.95 M, without it N = M. polar(U S V^T) = U V^T.
