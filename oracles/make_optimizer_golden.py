@@ -2,8 +2,9 @@
 
 optimizers/<name>.safetensors holds <weight>.0 (the start), <weight>.grad.<t> and <weight>.<t> (after step t) for
 t = 1..6 and the weights tall, wide, square and, where AdamW has a part in it, vector; and rate [6], the learning rate
-of each step: base * min(1, t / 3). All f32. Metadata of the file says what made it: `optimizer` (the row), `set` (keys,
-`key=value`, separated by spaces) and `bound` (largest difference after any step, relative to the distance moved).
+of each step: base * min(1, t / 3). All f32. The file's metadata `replay` says what follows it: the row of the
+optimizer, then its keys, `key=value`. Every step should be met to 1e-4, relative to the distance moved by then, or to 2e-2 where
+`ortho_dtype=bf16` is among the keys.
 
 M is the momentum, M <- 0.95 M + G; with Nesterov N = G + 0.95 M, without it N = M. polar(U S V^T) = U V^T.
 
@@ -18,7 +19,7 @@ moonlight           base 1e-3: W <- (1 - 0.1 rate) W - rate 0.2 sqrt(max(out, in
 normuon             base 1e-3, as its paper's algorithm: O = quintic(M); v <- 0.95 v + 0.05 mean of O^2 over each row;
                     O' = O / (sqrt(v) + 1e-8); W <- (1 - 0.1 rate) W - rate 0.2 sqrt(out in) O' / |O'|_F.
 block-periodic-16   base 1e-3: M in tiles of 16 x 16 (smaller at the edges), each 0.2 sqrt(max(its sides))
-                    quintic(tile), at half the rate; on every third step instead the whole matrix,
+                    quintic(tile), at half the rate; in steps 1 and 4 instead the whole matrix,
                     0.2 sqrt(max(out, in)) quintic(M), at the full rate; weight decay 0.1 at the rate of the step.
 block-muon-16-block base 1e-3: tiles of N scaled by their own sides, weight decay 0.1.
 These compute in float64 and are held to 1e-4. The following use bfloat16 in the quintic and are held to 2e-2. Jordan's
@@ -244,11 +245,11 @@ class Periodic(Blocks):
         )
 
     def step(self, gradient, rate):
-        return super().step(gradient, rate if (self.steps + 1) % 3 == 0 else rate / 2)
+        return super().step(gradient, rate if self.steps % 3 == 0 else rate / 2)
 
     def update(self, gradient):
         m = self.momentum(gradient)
-        return match_rms(m.shape) * quintic(m) if self.steps % 3 == 0 else self.tiles(m)
+        return match_rms(m.shape) * quintic(m) if self.steps % 3 == 1 else self.tiles(m)
 
 
 class Torch(Rule):
@@ -333,7 +334,7 @@ def write(name, path):
             tensors[f"{weight}.grad.{t}"] = gradient
             tensors[f"{weight}.{t}"] = value
     path.parent.mkdir(exist_ok=True)
-    save_file(tensors, path, {"optimizer": made.optimizer, "set": made.settings, "bound": str(made.bound)})
+    save_file(tensors, path, {"replay": f"{made.optimizer} {made.settings}".strip()})
     path.chmod(0o644)
     print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
 
