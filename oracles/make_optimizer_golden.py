@@ -3,8 +3,8 @@
 optimizers/<name>.safetensors holds <weight>.0 (the start), <weight>.grad.<t> and <weight>.<t> (after step t) for
 t = 1..6 and the weights tall, wide, square and, where AdamW has a part in it, vector; and rate [6], the learning rate
 of each step: base * min(1, t / 3). All f32. The file's metadata `replay` says what follows it: the row of the
-optimizer, then its keys, `key=value`. Every step should be met to 1e-4, relative to the distance moved by then, or to 2e-2 where
-`ortho_dtype=bf16` is among the keys.
+optimizer, then its keys, `key=value`. Every step should be met to 1e-4, relative to the distance moved by then, or to
+2e-2 where `ortho_dtype=bf16` is among the keys.
 
 M is the momentum, M <- 0.95 M + G; with Nesterov N = G + 0.95 M, without it N = M. polar(U S V^T) = U V^T.
 
