@@ -63,7 +63,7 @@ pub(crate) struct Blocks {
     pub scale_by_tile: bool,
 }
 
-/// Divides each neuron's update by the root of its running mean square, and gives the whole its root mean square back.
+/// Divides each neuron's update by the root of its running mean square, and gives the whole a root mean square of 0.2.
 pub(crate) struct Neurons {
     pub beta: f32,
     pub eps: f32,

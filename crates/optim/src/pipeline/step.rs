@@ -36,7 +36,7 @@ impl Rule for MatrixRule {
             findings.look(&self.buffer, &update.tensor, weight)?;
         }
         if let (Some(neurons), Some(moments)) = (&self.plan.neurons, &self.moments) {
-            let target = ((shape[0] * shape[1]) as f64).sqrt() as f32;
+            let target = 0.2 * ((shape[0] * shape[1]) as f64).sqrt() as f32;
             kernels::neurons(&update.tensor, *out_axis, moments, neurons.beta, neurons.eps, target)?;
         }
         let rate = step.rate * self.rate_ratio(step.number);

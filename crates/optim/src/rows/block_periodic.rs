@@ -2,7 +2,7 @@
 //! a learning rate for each.
 
 use super::block_muon::{self, BLOCK_SIZE};
-use crate::pipeline::keys::{NESTEROV, ORTHO, SCALE, WEIGHT_DECAY};
+use crate::pipeline::keys::{ORTHO, SCALE, WEIGHT_DECAY};
 use crate::pipeline::{Blocks, Plan};
 use crate::settings::{Default, Key};
 use crate::{Build, LrHint, Row};
@@ -19,7 +19,6 @@ pub(crate) const ROW: Row = Row {
             Default::Number(1.0),
             "rate of the steps in tiles, in units of the others'",
         ),
-        NESTEROV.or(Default::Switch(true)),
         ORTHO.or_word("newton-schulz"),
         SCALE.or_word("match-rms"),
         WEIGHT_DECAY.or(Default::Number(0.1)),

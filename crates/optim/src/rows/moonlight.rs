@@ -1,5 +1,6 @@
 //! Moonlight's Muon (arXiv 2502.16982): Nesterov momentum, five quintic Newton-Schulz steps, the factor
 //! `0.2 sqrt(max(out, in))`, which gives the update the root mean square of `AdamW`'s, and decoupled weight decay.
+//! The buffer is a running mean, `M <- mu M + (1 - mu) G`, as in `torch.optim.Muon`: the same direction.
 
 use crate::pipeline::Plan;
 use crate::pipeline::keys::{NESTEROV, ORTHO, SCALE, WEIGHT_DECAY};
@@ -18,5 +19,8 @@ pub(crate) const ROW: Row = Row {
     ],
     lr: LrHint::Rms,
     state_bytes: 4,
-    build: Build::Matrices(Plan::shared),
+    build: Build::Matrices(|settings| {
+        let shared = Plan::shared(settings)?;
+        Ok(Plan { gradient_weight: 1.0 - shared.momentum, ..shared })
+    }),
 };

@@ -113,7 +113,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
             let error = run.try_step(&params, &grads, RATES).unwrap_err();
             let weight = &params.specs()[at].name;
             assert!(matches!(&error, Error::NotFinite { weight: w } if w == weight), "{name}: {error}");
-            assert_eq!(run.everything(&params), before, "{name} {settings}");
+            assert!(run.everything(&params) == before, "{name} {settings}");
         }
         // Huge but finite gradients are stepped by.
         let mut grads = gradients(params.specs(), 2);
@@ -152,7 +152,7 @@ fn a_restored_optimizer_continues_bit_for_bit() {
             }
             for i in 0..count {
                 let (a, b) = (through.weight(i).unwrap(), resumed.weight(count - 1 - i).unwrap());
-                assert_eq!(a, b, "{name} {settings}: {}", through.specs()[i].name);
+                assert!(a == b, "{name} {settings}: {}", through.specs()[i].name);
             }
         }
     }
@@ -176,7 +176,7 @@ fn a_bank_is_stepped_as_its_members_would_be_alone() {
         }
         for (i, params) in alone.iter().enumerate() {
             let (a, b) = (together.weight(i).unwrap(), params.weight(0).unwrap());
-            assert_eq!(a, b, "{name} {settings}: {}", together.specs()[i].name);
+            assert!(a == b, "{name} {settings}: {}", together.specs()[i].name);
         }
     }
 }
@@ -200,7 +200,8 @@ fn segments_and_heads_are_matrices_of_their_own() {
             part.set_weight(0, &start[range.clone()]).unwrap();
             let mut run = Run::new("moonlight", "ortho=polar", Common::default(), &part);
             run.step(&part, &[grad[range.clone()].to_vec()], RATES);
-            assert_eq!(part.weight(0).unwrap(), moved[range], "{split} at row {at}");
+            let off = distance(&part.weight(0).unwrap(), &moved[range]);
+            assert!(off < 1e-6, "{split} at row {at}: {off:.1e}");
             at += count;
         }
         assert_eq!(at, 96);
@@ -327,7 +328,7 @@ fn reorthogonalising_before_an_exact_polar_factor_changes_nothing() {
     };
     let (with, without) = (step("adaptive=false"), step("adaptive=false reorthogonalize=0"));
     assert!(distance(&with, &without) < 1e-3 * RATES.matrices as f64, "{}", distance(&with, &without));
-    assert_ne!(with, without, "the steps were not taken");
+    assert!(with != without, "the steps were not taken");
 }
 
 #[test]

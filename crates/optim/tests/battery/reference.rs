@@ -206,7 +206,8 @@ impl Reference {
             ("nolah", _) => grad.map(|g| g.max(0.0)),
             _ => grad.clone(),
         };
-        let weight = if self.name == "normuon" { 1.0 - mu } else { 1.0 };
+        let mean = matches!(self.name, "normuon" | "moonlight" | "muon-nesterov");
+        let weight = if mean { 1.0 - mu } else { 1.0 };
         buffer = buffer.zip(&gated, |m, g| mu * m + weight * g);
         if self.name == "nolah" {
             let mut sorted: Vec<f64> = grad.x.iter().map(|g| g.abs()).collect();
