@@ -2,6 +2,8 @@
 
 mod forward;
 mod kernels;
+mod replay;
+mod tensors;
 
 use clap::Subcommand;
 
@@ -16,6 +18,9 @@ pub enum Lab {
     /// Every operation against its reference, or whether all CUDA sources compile
     #[command(after_help = EXIT_CODES)]
     Kernels(kernels::KernelsArgs),
+    /// An optimizer over the gradients of a recorded trace, written down step by step
+    #[command(after_help = EXIT_CODES)]
+    Replay(replay::ReplayArgs),
 }
 
 impl Lab {
@@ -24,6 +29,7 @@ impl Lab {
         match self {
             Lab::Forward(args) => forward::run(args),
             Lab::Kernels(args) => kernels::run(args),
+            Lab::Replay(args) => replay::run(args),
         }
     }
 }
