@@ -21,16 +21,16 @@ pub struct Case {
 }
 
 impl Case {
-    /// Name of the optimizer.
-    pub fn optimizer(&self) -> &'static str {
-        self.optimizer
+    /// The optimizer and what is set.
+    pub fn name(&self) -> String {
+        let rounding = if self.common.rounding == Rounding::Stochastic { " stochastic" } else { "" };
+        let clip = if self.common.clip > 0.0 { " clipped" } else { "" };
+        format!("{} {}{rounding}{clip}", self.optimizer, self.settings).trim().to_string()
     }
 
-    /// What it is set to.
-    pub fn setting(&self) -> String {
-        let rounding = if self.common.rounding == Rounding::Stochastic { " stochastic" } else { "" };
-        let clip = if self.common.clip > 0.0 { " clip" } else { "" };
-        format!("{} {}{rounding}{clip}", self.precision, self.settings).trim().to_string()
+    /// Precision of the weights.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Runs it on the CPU and twice on `device`; every weight is compared relative to the distance that it moved.
@@ -43,7 +43,7 @@ impl Case {
             let moved = distance(&reference[i], &start.weight(i)?);
             outcomes.push(Outcome {
                 op: "optimizer",
-                shape: format!("{} {}", self.optimizer, self.setting()),
+                shape: self.name(),
                 tensor: name,
                 error: distance(&first[i], &reference[i]) / moved,
                 bound: self.bound,
@@ -133,7 +133,7 @@ pub fn cases() -> Vec<Case> {
         (Precision::F32, Rounding::Nearest, 1.0),
     ] {
         for name in ["muon", "adamw"] {
-            let common = Common { rounding, clip, ..Common::default() };
+            let common = Common { clip, rounding, ..Common::default() };
             let bound = if precision == Precision::Bf16 { rounded } else { exact };
             cases.push(Case { common, precision, ..case(name, "", bound) });
         }

@@ -13,7 +13,7 @@ use crate::ortho::{Method, Ortho};
 use crate::quantile;
 use crate::tiles::Lattice;
 
-/// Convergent cubic step of OrthoNoise, `X <- 1.5 X - 0.5 X X^T X`.
+/// Convergent cubic step of `OrthoNoise`, `X <- 1.5 X - 0.5 X X^T X`.
 const CUBIC: [f64; 3] = [1.5, -0.5, 0.0];
 
 /// What the orthogonaliser gave for a whole bank, and the factor it still needs.

@@ -1,4 +1,4 @@
-//! Block-periodic Muon (MuonBP, arXiv 2510.16981): tiles on most steps, the whole matrix in the first of every `P`, with
+//! Block-periodic Muon (`MuonBP`, arXiv 2510.16981): tiles on most steps, the whole matrix in the first of every `P`, with
 //! a learning rate for each.
 
 use super::block_muon::{self, BLOCK_SIZE};

@@ -1,4 +1,4 @@
-//! The control of OrthoNoise: Gaussian noise `R` instead of the semi-orthogonal `Q`, scaled to the same norm,
+//! The control of `OrthoNoise`: Gaussian noise `R` instead of the semi-orthogonal `Q`, scaled to the same norm,
 //! `norm_F(R) = norm_F(Q) = sqrt(min(m, n))`, and no cubic steps.
 
 use crate::noise::Kind;

@@ -1,4 +1,4 @@
-//! OrthoNoise: Muon on the momentum plus a random semi-orthogonal matrix `Q`.
+//! `OrthoNoise`: Muon on the momentum plus a random semi-orthogonal matrix `Q`.
 //!
 //! ```text
 //! X = M + eps_t Q,  eps_t = alpha_t norm_F(G),  Q Haar-distributed, of W's shape
