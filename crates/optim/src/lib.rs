@@ -55,7 +55,7 @@ pub use settings::{Default, Key, Settings, Value};
 use tensor::cuda::Source;
 
 /// Kernel sources of this crate.
-pub const KERNELS: &[&Source] = &[&kernels::SOURCE, &tiles::SOURCE, &quantile::SOURCE];
+pub const KERNELS: &[&Source] = &[&kernels::SOURCE, &tiles::SOURCE, &quantile::SOURCE, &ortho::SOURCE];
 
 /// One optimizer.
 pub struct Row {

@@ -94,6 +94,40 @@ pub fn matmul(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
     });
 }
 
+/// Rows of a panel of [`matmul_symmetric`].
+const PANEL: usize = 96;
+
+/// `c [r, r] = (c or 0) + alpha a b`, of which it is known that it is symmetric: panels of rows are computed up to their
+/// diagonal block, the rest is mirrored. Each entry is summed in one order whatever the number of cores.
+pub fn matmul_symmetric(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
+    let (a, b) = (a.view(), b.view());
+    let r = a.nrows();
+    // Long panels first, so that none is left over at the end.
+    c[..r * r].par_chunks_mut(PANEL * r).enumerate().rev().for_each(|(i, c)| {
+        let (first, rows) = (i * PANEL, c.len() / r);
+        let width = first + rows;
+        let accumulate = if accumulate { Accum::Add } else { Accum::Replace };
+        let c = MatMut::from_row_major_slice_with_stride_mut(c, rows, width, r);
+        product(c, accumulate, a.subrows(first, rows), b.subcols(0, width), alpha, Par::Seq);
+        clear_vector_state();
+    });
+    mirror(c, r);
+}
+
+/// Copies the lower triangle of `c [r, r]` over the upper one, tile by tile.
+fn mirror(c: &mut [f32], r: usize) {
+    const TILE: usize = 32;
+    for rows in (0..r).step_by(TILE) {
+        for cols in (0..=rows).step_by(TILE) {
+            for i in rows..(rows + TILE).min(r) {
+                for j in cols..(cols + TILE).min(i) {
+                    c[j * r + i] = c[i * r + j];
+                }
+            }
+        }
+    }
+}
+
 /// Rows handled by one task of a loop over rows: fixed, so that partial sums do not depend on the machine.
 pub const ROW_BLOCK: usize = 64;
 

@@ -16,6 +16,8 @@ pub enum DType {
     F32,
     /// bfloat16: the upper half of an f32.
     BF16,
+    /// IEEE half precision: a factor of matrix products, into which f32 can be split; no operation reads it.
+    F16,
 }
 
 impl DType {
@@ -23,7 +25,7 @@ impl DType {
     pub fn size(self) -> usize {
         match self {
             DType::F32 => 4,
-            DType::BF16 => 2,
+            DType::BF16 | DType::F16 => 2,
         }
     }
 }

@@ -200,11 +200,11 @@ impl Params {
     /// Sets the weight of record of parameter `i`, rounded to its type; call [`Params::refresh`] after the last one.
     pub fn set_weight(&self, i: usize, values: &[f32]) -> Result<()> {
         match self.precision.record() {
-            DType::F32 => self.record(i).copy_from_slice(values),
             DType::BF16 => {
                 let rounded: Vec<f32> = values.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
                 self.record(i).copy_from_slice(&rounded)
             }
+            _ => self.record(i).copy_from_slice(values),
         }
     }
 

@@ -3,5 +3,5 @@
 mod product;
 mod svd;
 
-pub use product::{Factor, matmul};
-pub use svd::{Svd, svd};
+pub use product::{Factor, affine, matmul, symmetric};
+pub use svd::{Svd, polar_f64, svd};
