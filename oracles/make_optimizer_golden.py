@@ -4,7 +4,7 @@ optimizers/<name>.safetensors holds <weight>.0 (the start), <weight>.grad.<t> an
 t = 1..6 and the weights tall, wide, square and, where AdamW has a part in it, vector; and rate [6], the learning rate
 of each step: base * min(1, t / 3). All f32. The file's metadata `replay` says what follows it: the row of the
 optimizer, then its keys, `key=value`. Every step should be met to 1e-4, relative to the distance moved by then, or to
-2e-2 where `ortho_dtype=bf16` is among the keys.
+2e-2 where `ortho_dtype=bf16` or `ortho=jordan-bf16` is among the keys.
 
 M is the momentum, M <- 0.95 M + G; with Nesterov N = G + 0.95 M, without it N = M. polar(U S V^T) = U V^T.
 
@@ -211,13 +211,13 @@ class Blocks(Rule):
     def __init__(self, size, shape):
         self.size, self.shape = int(size), shape
         self.momentum = Momentum(nesterov=True)
-        self.quintic, self.bound, dtype = {
-            "block": (quintic, EXACT, "f32"),
-            "full": (rounded_quintic, ROUNDED, "bf16"),
+        self.quintic, self.bound, method = {
+            "block": (quintic, EXACT, "newton-schulz ortho_dtype=f32"),
+            "full": (rounded_quintic, ROUNDED, "jordan-bf16"),
         }[shape]
         self.settings = (
-            f"block_size={size} scale_shape={shape} nesterov=true ortho=newton-schulz coefficients=jordan "
-            f"ortho_steps=5 ortho_dtype={dtype} scale=match-rms weight_decay=0.1"
+            f"block_size={size} scale_shape={shape} nesterov=true ortho={method} coefficients=jordan "
+            f"ortho_steps=5 scale=match-rms weight_decay=0.1"
         )
 
     def update(self, gradient):

@@ -97,7 +97,8 @@ fn replay_as(path: &Path, replay: &str) -> f64 {
         for (i, name) in names.iter().enumerate() {
             let golden = read(&format!("{name}.{}", t + 1));
             let moved = distance(&golden, &read(&format!("{name}.0")));
-            let off = distance(&params.weight(i).unwrap(), &golden) / moved;
+            let off = distance(&params.weight(i).unwrap(), &golden) / moved; {name} {t} {off:.1e}");
+            }
             worst = if off.is_nan() { f64::NAN } else { worst.max(off) };
         }
     }
@@ -111,7 +112,7 @@ fn every_trace_is_followed() {
         let path = entry.unwrap().path();
         let (replay, worst) = replay(&path);
         println!("{worst:.1e} {replay}");
-        let half = replay.contains("ortho_dtype=bf16") || path.to_string_lossy().contains("block-muon");
+        let half = replay.contains("bf16") || path.to_string_lossy().contains("block-muon");
         let half = half || path.to_string_lossy().contains("torch-muon");
         let bound = if half && !replay.contains("ortho_dtype=f32") { BF16 } else { F32 };
         assert!(worst <= bound, "{}: {replay} is off by {worst:.1e}", path.display());

@@ -5,6 +5,7 @@
 //! | [`Method::Svd`] | by the singular value decomposition: the reference |
 //! | [`Method::Polar`] | exact to f32 by matrix products alone |
 //! | [`Method::NewtonSchulz`] | a fixed number of odd quintics with given coefficients |
+//! | [`Method::JordanBf16`] | the same as first published, with more roundings |
 //! | [`Method::PolarExpress`] | the same with the coefficients of Polar Express |
 //! | [`Method::Gram`] | the same polynomials, iterated on the small Gram matrix |
 //!
@@ -19,6 +20,7 @@ mod gram;
 mod kernels;
 pub mod measure;
 mod polar;
+mod published;
 mod svd;
 
 use tensor::{DType, Tensor};
@@ -40,7 +42,9 @@ pub enum Method {
     Polar,
     /// `X <- a X + (b A + c A^2) X` with `A = X X^T`, for each `[a, b, c]`, from `X / norm_F(X)`.
     NewtonSchulz(Coefficients),
-    /// The same with the coefficients of Polar Express.
+    /// The same in bf16, with every product and every sum rounded, as the published block Muon has it.
+    JordanBf16(Coefficients),
+    /// As `NewtonSchulz` with the coefficients of Polar Express.
     PolarExpress {
         /// How many.
         steps: usize,
@@ -61,7 +65,8 @@ pub struct Ortho {
 
 impl Method {
     /// Names, the default first.
-    pub const NAMES: &[&str] = &["polar", "svd", "svd-f64", "newton-schulz", "polar-express", "gram"];
+    pub const NAMES: &[&str] =
+        &["polar", "svd", "svd-f64", "newton-schulz", "jordan-bf16", "polar-express", "gram"];
 }
 
 impl Ortho {
@@ -80,6 +85,7 @@ impl Ortho {
             "svd" => return exact(Method::Svd { double: false }),
             "svd-f64" => return exact(Method::Svd { double: true }),
             "newton-schulz" => Method::NewtonSchulz(coefficients::parse(coefficients, "jordan", steps)?),
+            "jordan-bf16" => Method::JordanBf16(coefficients::parse(coefficients, "jordan", steps)?),
             "polar-express" => Method::PolarExpress { steps: if steps == 0 { 8 } else { steps } },
             "gram" => Method::Gram(coefficients::parse(coefficients, "polar-express", steps)?),
             other => {
@@ -101,6 +107,7 @@ impl Ortho {
             Method::Svd { double } => svd::factor(x, *double),
             Method::Polar => polar::factor(x),
             Method::NewtonSchulz(steps) => fixed::factor(x, steps, self.dtype),
+            Method::JordanBf16(steps) => published::factor(x, steps),
             Method::PolarExpress { steps } => fixed::factor(x, &coefficients::express(*steps), self.dtype),
             Method::Gram(steps) => gram::factor(x, steps, self.dtype),
         }

@@ -308,3 +308,13 @@ extern "C" __global__ void half_square(const float* src, int rank, float diagona
         halves[i] = to_half(x * scale);
     }
 }
+
+// y = round(round(a x) + z), or without z y = round(a x), in bf16.
+extern "C" __global__ void combine(elem* y, const elem* x, const elem* z, i64 size, float a) {
+    y += blockIdx.y * size, x += blockIdx.y * size;
+    if (z) z += blockIdx.y * size;
+    EACH(i, size, 1) {
+        elem scaled = store(a * load(x[i]));
+        y[i] = z ? store(load(scaled) + load(z[i])) : scaled;
+    }
+}

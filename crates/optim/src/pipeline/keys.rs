@@ -16,7 +16,7 @@ pub(crate) const ORTHO: Key = Key::new(
 pub(crate) const COEFFICIENTS: Key = Key::new(
     "coefficients",
     Default::Text(""),
-    "of newton-schulz and gram: jordan, you, convergent, or a,b,c; a,b,c; empty: the method's own",
+    "of newton-schulz, jordan-bf16 and gram: jordan, you, convergent, or a,b,c; a,b,c; empty: the method's own",
 );
 pub(crate) const ORTHO_STEPS: Key =
     Key::new("ortho_steps", Default::Count(0), "iterations of the fixed-step methods; 0: the method's own");

@@ -23,7 +23,7 @@ pub(crate) const ROW: Row = Row {
             "whether the shape scale is that of the tile or, as published, of the matrix",
         ),
         NESTEROV.or(Default::Switch(true)),
-        ORTHO.or_word("newton-schulz"),
+        ORTHO.or_word("jordan-bf16"),
         SCALE.or_word("match-rms"),
         WEIGHT_DECAY.or(Default::Number(0.1)),
     ],
