@@ -292,8 +292,8 @@ fn the_rate_follows_the_size_of_the_updates() {
         (&[][..], 0.04),
         (&["optimizer.name=nolah"], 0.04),
         (&["optimizer.name=adamw"], 3e-3),
-        (&["optimizer.name=moonlight"], 3e-3),
-        (&["optimizer.scale=match-rms"], 3e-3),
+        (&["optimizer.name=moonlight"], 0.01),
+        (&["optimizer.scale=match-rms"], 0.01),
         (&["optimizer.scale=match-rms", "optimizer.lr=0.5"], 0.5),
     ] {
         let resolved = with(settings).unwrap();
