@@ -171,19 +171,17 @@ impl RecipeArgs {
     pub fn resolve(&self, choice: &Choice) -> anyhow::Result<Resolved> {
         let environment = environment()?;
         let mut flags = self.settings(choice)?;
-        let sources = Sources {
-            published: self.published,
-            file: self.recipe.as_deref(),
-            environment: &environment,
-            flags: &flags,
-        };
         if let Some(decay) = &self.wd {
             // AdamW's settings have a section of their own, also where it is the optimizer of all weights.
-            let own = recipe::optimizer_of(&sources)?.name != "adamw";
-            let key = if own { "optimizer.weight_decay" } else { "optimizer.adamw.weight_decay" };
+            let adamw = recipe::optimizer_of(&self.sources(&environment, &flags))?.name == "adamw";
+            let key = if adamw { "optimizer.adamw.weight_decay" } else { "optimizer.weight_decay" };
             flags.push(setting(key, decay, "--wd"));
         }
-        Ok(recipe::resolve(&Sources { flags: &flags, ..sources })?)
+        Ok(recipe::resolve(&self.sources(&environment, &flags))?)
+    }
+
+    fn sources<'a>(&'a self, environment: &'a [(String, String)], flags: &'a [Setting]) -> Sources<'a> {
+        Sources { published: self.published, file: self.recipe.as_deref(), environment, flags }
     }
 
     fn settings(&self, choice: &Choice) -> Result<Vec<Setting>, Usage> {

@@ -30,7 +30,8 @@ pub fn run(args: &OptimizersArgs) -> anyhow::Result<()> {
 fn one(row: &Row) -> String {
     let rate = match row.lr {
         LrHint::Spectral => "that of the model's preset for orthogonal updates",
-        LrHint::Rms | LrHint::AdamW => "that of the model's preset for AdamW",
+        LrHint::Rms => "that of the model's preset for updates of AdamW's root mean square",
+        LrHint::AdamW => "that of the model's preset for AdamW",
     };
     let mut rows = vec![["key", "default", "takes", "what it is"].map(String::from)];
     rows.push(

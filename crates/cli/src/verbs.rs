@@ -31,6 +31,7 @@ pub struct NolahArgs {
 
 /// Flags of `pretrain`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a published switch")]
 pub struct PretrainArgs {
     /// Train with nolah
     #[arg(long, help_heading = "Optimizer", group = "rule")]
@@ -106,7 +107,9 @@ impl PretrainArgs {
             ("optimizer.adaptive", "--no-adaptive", self.no_adaptive.then_some("false")),
             ("optimizer.rank_threshold", "--rank-threshold", self.rank_threshold.as_deref()),
         ];
-        Ok(Choice { optimizer, settings: given(flags) })
+        let mut settings = given(flags);
+        settings.push(setting("model.pretrained", "false", "pretrain"));
+        Ok(Choice { optimizer, settings })
     }
 }
 

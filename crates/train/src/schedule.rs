@@ -132,7 +132,7 @@ mod tests {
     fn a_run_of_no_decay_stays_at_the_peak() {
         let schedule =
             Schedule { shape: Shape::Wsd, steps: 10, warmup: 0, final_share: 0.0, decay_share: 0.0 };
-        assert!((1..=10).all(|t| schedule.share(t) == 1.0));
+        assert_eq!((1..=10).map(|t| schedule.share(t)).collect::<Vec<_>>(), [1.0; 10]);
     }
 
     #[test]

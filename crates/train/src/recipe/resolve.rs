@@ -325,12 +325,13 @@ impl Draft {
 
     /// The model's training defaults; batch size and number of documents scale with the steps, as published.
     ///
-    /// An optimizer whose updates have the root mean square of AdamW's, by its nature or by `scale = "match-rms"`, takes
-    /// AdamW's rate (that is what the scale is for: arXiv 2502.16982); the others take that of orthogonal updates.
+    /// The rate of the matrices is that of the size of their updates, which the optimizer's row or `scale = "match-rms"`
+    /// decides.
     fn training(&mut self, defaults: &Defaults, row: &optim::Row, from: &Origin) {
         let lr = match (row.lr, self.text("optimizer.scale")) {
-            (optim::LrHint::Spectral, scale) if scale != Some("match-rms") => defaults.lr,
-            _ => defaults.adamw_lr,
+            (optim::LrHint::AdamW, _) => defaults.adamw_lr,
+            (optim::LrHint::Rms, _) | (_, Some("match-rms")) => defaults.rms_lr,
+            (optim::LrHint::Spectral, _) => defaults.lr,
         };
         self.fill("optimizer.lr", lr, from);
         self.fill("optimizer.adamw.lr", defaults.adamw_lr, from);
