@@ -46,7 +46,11 @@ impl Bank {
     /// `gram = X X^T`, or `X^T X` where X is tall.
     pub(super) fn gram(&self, gram: &Tensor) -> Result<()> {
         let x = Factor::from(&self.x);
-        if self.wide { self.symmetric(gram, 1.0, x, x.t(), None) } else { self.symmetric(gram, 1.0, x.t(), x, None) }
+        if self.wide {
+            self.symmetric(gram, 1.0, x, x.t(), None)
+        } else {
+            self.symmetric(gram, 1.0, x.t(), x, None)
+        }
     }
 
     /// `d = alpha a b + beta c`, all polynomials in one Gram matrix.

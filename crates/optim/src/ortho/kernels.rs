@@ -52,7 +52,8 @@ pub(super) fn power_below(x: f32) -> f32 {
 pub(super) fn scaled_by_powers(x: &Tensor, largest: &[f32]) -> Result<Tensor> {
     let y = x.device().empty(x.shape(), DType::F32)?;
     let (members, size) = members(x);
-    let power = |largest: f32| if largest > 0.0 { 1.0 / power_below(largest).max(f32::MIN_POSITIVE) } else { 0.0 };
+    let power =
+        |largest: f32| if largest > 0.0 { 1.0 / power_below(largest).max(f32::MIN_POSITIVE) } else { 0.0 };
     match x.device() {
         Device::Cpu => {
             let (x, mut y) = (x.read(), y.write());
@@ -181,7 +182,9 @@ mod tests {
 
     #[test]
     fn powers_and_roundings() {
-        for (x, power) in [(1.0, 1.0), (1.9, 1.0), (0.3, 0.25), (1e-40, 7.174_648e-41), (3e38, 1.701_411_8e38)] {
+        for (x, power) in
+            [(1.0, 1.0), (1.9, 1.0), (0.3, 0.25), (1e-40, 7.174_648e-41), (3e38, 1.701_411_8e38)]
+        {
             assert_eq!(power_below(x), power, "{x:e}");
         }
         for (x, rounded) in [(1.0 + 1.0 / 256.0, 1.0), (1.0 + 3.0 / 256.0, 1.0 + 4.0 / 256.0), (-0.0, -0.0)] {

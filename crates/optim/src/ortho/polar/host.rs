@@ -14,20 +14,23 @@ use crate::ortho::not_finite;
 pub(super) fn factor(input: &Tensor) -> Result<Tensor> {
     let out = Device::Cpu.empty(input.shape(), DType::F32)?;
     let (x, [m, n]) = (input.read(), [input.shape()[1], input.shape()[2]]);
-    out.write().par_chunks_mut(m * n).zip(x.par_chunks(m * n)).enumerate().try_for_each(|(i, (out, x))| {
-        let largest = x.iter().fold(0.0f32, |most, x| if x.is_nan() { f32::NAN } else { most.max(x.abs()) });
-        if !x.iter().all(|x| x.is_finite()) {
-            return Err(not_finite(i));
-        }
-        if largest == 0.0 {
-            out.fill(0.0);
-            return Ok(());
-        }
-        let mut member = Member::new(x, [1, m, n], largest)?;
-        converge(&mut member)?;
-        out.copy_from_slice(&member.x.read());
-        Ok(())
-    })?;
+    out.write().par_chunks_mut(m * n).zip(x.par_chunks(m * n)).enumerate().try_for_each(
+        |(i, (out, x))| {
+            let largest =
+                x.iter().fold(0.0f32, |most, x| if x.is_nan() { f32::NAN } else { most.max(x.abs()) });
+            if !x.iter().all(|x| x.is_finite()) {
+                return Err(not_finite(i));
+            }
+            if largest == 0.0 {
+                out.fill(0.0);
+                return Ok(());
+            }
+            let mut member = Member::new(x, [1, m, n], largest)?;
+            converge(&mut member)?;
+            out.copy_from_slice(&member.x.read());
+            Ok(())
+        },
+    )?;
     Ok(out)
 }
 
@@ -147,9 +150,8 @@ impl Iterate for Member {
 /// `norm_F(R - diagonal I)`.
 fn norm(r: &Tensor, diagonal: f32) -> f64 {
     let rank = r.cols();
-    let square = |(i, x): (usize, &f32)| {
-        f64::from(if i % (rank + 1) == 0 { x - diagonal } else { *x }).powi(2)
-    };
+    let square =
+        |(i, x): (usize, &f32)| f64::from(if i % (rank + 1) == 0 { x - diagonal } else { *x }).powi(2);
     r.read().iter().enumerate().map(square).sum::<f64>().sqrt()
 }
 

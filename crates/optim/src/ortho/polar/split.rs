@@ -252,8 +252,7 @@ impl Bank {
         let x = Operand { ptr: self.x.ptr(), ld: n, stride: m * n, transposed: false, dtype: DType::F32 };
         let (q, halves) = (self.split_operand(q, 0), self.x_block(0));
         // Wide: [high high low] [high; low; high]. Tall: [high low high] [high high low]^T, Q being symmetric.
-        let (a, b) =
-            if self.wide() { (q, halves) } else { (halves, Operand { transposed: true, ..q }) };
+        let (a, b) = if self.wide() { (q, halves) } else { (halves, Operand { transposed: true, ..q }) };
         let alpha = 1.0 / (X_SCALE * SQUARE_SCALE);
         let gemm = Gemm { m, n, k: 3 * rank, alpha, beta: 0.0, a, b, c: x, batch: l };
         self.gpu.gemm_plus(&gemm, x)?;
@@ -324,8 +323,7 @@ impl Iterate for Bank {
         let e = self.halve(&self.r.value, -1.0, Some(&self.r.value))?;
         let (e, z) = (self.square_operand(&e), self.square_operand(&self.z.value));
         let alpha = 0.375 / (HALF_SCALE * HALF_SCALE);
-        let gemm =
-            Gemm { m: rank, n: rank, k: rank, alpha, beta: -0.5, a: e, b: e, c: z, batch: l };
+        let gemm = Gemm { m: rank, n: rank, k: rank, alpha, beta: -0.5, a: e, b: e, c: z, batch: l };
         self.gpu.gemm_plus(&gemm, self.square_operand(&self.r.value))?;
         let q = self.halve(&self.z.value, 0.0, None)?;
         let (q, high) = (self.square_operand(&q), self.x_block(0));
