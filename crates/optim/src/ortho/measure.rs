@@ -119,7 +119,7 @@ fn smallest_eigenvalue(device: &tensor::Device, h: &[f32], r: usize, norm: f64) 
     }
     let entry = |i: usize| {
         let symmetric = f64::from(h[i] + h[i % r * r + i / r]) / 2.0 / norm;
-        (symmetric + if i % (r + 1) == 0 { 1.0 } else { 0.0 }) as f32
+        (symmetric + if i.is_multiple_of(r + 1) { 1.0 } else { 0.0 }) as f32
     };
     let shifted: Vec<f32> = (0..r * r).map(entry).collect();
     let values = linalg::svd(&device.from_slice(&shifted, &[1, r, r])?)?.s.to_vec()?;

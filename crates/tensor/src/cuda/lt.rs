@@ -11,9 +11,8 @@ use std::ptr;
 use cudarc::cublaslt::sys::{
     self, cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
     cublasLtMatmulDescAttributes_t as DescAttribute, cublasLtMatmulHeuristicResult_t,
-    cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as Wish,
-    cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cublasStatus_t,
-    cudaDataType_t,
+    cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as Wish, cublasLtMatrixLayout_t,
+    cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cublasStatus_t, cudaDataType_t,
 };
 
 use super::blas::{Blas, WORKSPACE_BYTES};
@@ -64,8 +63,7 @@ fn key(plan: &Plan, plus: &Factor) -> Key {
     let sizes = [plan.m, plan.n, plan.k, plan.batch].map(i64::from);
     key[..4].copy_from_slice(&sizes);
     for (place, f) in key[4..].chunks_exact_mut(5).zip([&plan.left, &plan.right, plus, &plan.c]) {
-        let words =
-            [i64::from(f.ld), f.stride, f.dtype as i64, f.op as i64, alignment(f) as i64];
+        let words = [i64::from(f.ld), f.stride, f.dtype as i64, f.op as i64, alignment(f) as i64];
         place.copy_from_slice(&words);
     }
     key
@@ -99,11 +97,20 @@ impl Call {
         ] {
             // SAFETY: the description was made above; the value is a local of the size that is told.
             check("cublasLtMatmulDescSetAttribute", unsafe {
-                sys::cublasLtMatmulDescSetAttribute(call.desc, name, (&raw const op).cast(), size_of::<c_int>())
+                sys::cublasLtMatmulDescSetAttribute(
+                    call.desc,
+                    name,
+                    (&raw const op).cast(),
+                    size_of::<c_int>(),
+                )
             })?;
         }
         let stored = |f: &Factor, rows: c_int, cols: c_int| {
-            if f.op == cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_T { (cols, rows) } else { (rows, cols) }
+            if f.op == cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_T {
+                (cols, rows)
+            } else {
+                (rows, cols)
+            }
         };
         let sizes = [
             stored(&plan.left, plan.m, plan.k),
@@ -129,7 +136,16 @@ impl Call {
             check(
                 "cublasLtMatmulAlgoGetHeuristic",
                 sys::cublasLtMatmulAlgoGetHeuristic(
-                    handle, self.desc, left, right, plus, c, wishes.0, 1, found.as_mut_ptr(), &raw mut count,
+                    handle,
+                    self.desc,
+                    left,
+                    right,
+                    plus,
+                    c,
+                    wishes.0,
+                    1,
+                    found.as_mut_ptr(),
+                    &raw mut count,
                 ),
             )?;
             found.assume_init()
@@ -206,11 +222,21 @@ fn layout_of(f: &Factor, rows: c_int, cols: c_int, batch: c_int) -> Result<cubla
     unsafe {
         check(
             "cublasLtMatrixLayoutSetAttribute",
-            sys::cublasLtMatrixLayoutSetAttribute(layout, count, (&raw const batch).cast(), size_of::<c_int>()),
+            sys::cublasLtMatrixLayoutSetAttribute(
+                layout,
+                count,
+                (&raw const batch).cast(),
+                size_of::<c_int>(),
+            ),
         )?;
         check(
             "cublasLtMatrixLayoutSetAttribute",
-            sys::cublasLtMatrixLayoutSetAttribute(layout, offset, (&raw const stride).cast(), size_of::<i64>()),
+            sys::cublasLtMatrixLayoutSetAttribute(
+                layout,
+                offset,
+                (&raw const stride).cast(),
+                size_of::<i64>(),
+            ),
         )?;
     }
     Ok(layout)
@@ -243,7 +269,12 @@ impl Wishes {
     fn set<T>(&self, name: Wish, value: &T) -> Result<()> {
         // SAFETY: the preference lives; the value is read in the call, with its size.
         check("cublasLtMatmulPreferenceSetAttribute", unsafe {
-            sys::cublasLtMatmulPreferenceSetAttribute(self.0, name, ptr::from_ref(value).cast(), size_of::<T>())
+            sys::cublasLtMatmulPreferenceSetAttribute(
+                self.0,
+                name,
+                ptr::from_ref(value).cast(),
+                size_of::<T>(),
+            )
         })
     }
 }

@@ -4,10 +4,10 @@
 //! with `X <- Q X` and a new `R`. `norm_F(R - I)` of every member tells whether another phase is needed; where it is
 //! small, one step `X <- X + (-E/2 + 3/8 E^2) X` with `E = R - I` finishes, whose error is of order `E^3`.
 //!
-//! At the start a member is scaled so that its largest singular value lies in (0.3, 1]: by `norm_F(R^2)^(1/4)`, which
-//! bounds it within `r^(1/8)`.
+//! At the start a member is scaled so that its largest singular value lies in `[r^(-1/8), 1]` (0.44 for r = 768): by
+//! `norm_F(R^2)^(1/4)`.
 //!
-//! **What counts as zero.** All phases together lift a singular value 4e6-fold. Members that are not at 1 then, being
+//! **What counts as zero.** All phases together lift a singular value 6e6-fold. Members that are not at 1 then, being
 //! rank-deficient to f32, are purified: steps without a linear term send singular values below 0.816 to 0 and the others
 //! to 1, until `norm_F(R^2 - R)` is small. So directions above 1e-6 of the largest are kept, those below 1e-7 dropped, and
 //! between the two one or the other; the result is always a partial isometry. A matrix of zeros stays zero.
