@@ -55,7 +55,8 @@ pub use settings::{Default, Key, Settings, Value};
 use tensor::cuda::Source;
 
 /// Kernel sources of this crate.
-pub const KERNELS: &[&Source] = &[&kernels::SOURCE, &tiles::SOURCE, &quantile::SOURCE, &ortho::SOURCE];
+pub const KERNELS: &[&Source] =
+    &[&kernels::SOURCE, &tiles::SOURCE, &quantile::SOURCE, &ortho::SOURCE, &noise::SOURCE, &spectrum::SOURCE];
 
 /// One optimizer.
 pub struct Row {

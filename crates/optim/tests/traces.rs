@@ -97,8 +97,7 @@ fn replay_as(path: &Path, replay: &str) -> f64 {
         for (i, name) in names.iter().enumerate() {
             let golden = read(&format!("{name}.{}", t + 1));
             let moved = distance(&golden, &read(&format!("{name}.0")));
-            let off = distance(&params.weight(i).unwrap(), &golden) / moved; {name} {t} {off:.1e}");
-            }
+            let off = distance(&params.weight(i).unwrap(), &golden) / moved;
             worst = if off.is_nan() { f64::NAN } else { worst.max(off) };
         }
     }

@@ -5,6 +5,8 @@ use std::f64::consts::TAU;
 
 use rayon::prelude::*;
 
+use crate::{DType, Device, Error, Result, Tensor};
+
 /// A stream of random numbers.
 #[derive(Debug, Clone, Copy)]
 pub struct Stream(u64);
@@ -12,7 +14,13 @@ pub struct Stream(u64);
 impl Stream {
     /// Stream `stream` of `seed`; different streams are independent for all practical purposes.
     pub fn new(seed: u64, stream: u64) -> Self {
-        Stream(mix(mix(seed) ^ mix(stream).rotate_left(32)))
+        Stream(mix(seed)).child(stream)
+    }
+
+    /// Stream `key` of those below this one: `new(seed, step).child(key)` depends on all three.
+    #[must_use]
+    pub fn child(self, key: u64) -> Self {
+        Stream(mix(self.0 ^ mix(key).rotate_left(32)))
     }
 
     /// Independent normal numbers of mean 0 and this standard deviation (Box and Muller 1958).
@@ -47,6 +55,62 @@ impl Stream {
     }
 }
 
+/// A bank `[L, shape..]` of independent normal numbers of mean 0 and this standard deviation, f32: member `i` holds what
+/// [`Stream::fill_normal`] draws from `streams[i]`; on a GPU the last bit may differ, where its logarithm or sine does.
+pub fn normal(device: &Device, streams: &[Stream], shape: &[usize], std: f32) -> Result<Tensor> {
+    let size: usize = shape.iter().product();
+    if streams.is_empty() || size == 0 {
+        return Err(Error::shape("normal", format!("{} members of shape {shape:?}", streams.len())));
+    }
+    let out = device.empty(&[&[streams.len()], shape].concat(), DType::F32)?;
+    match device {
+        Device::Cpu => {
+            out.write()
+                .chunks_exact_mut(size)
+                .zip(streams)
+                .for_each(|(member, stream)| stream.fill_normal(member, std));
+        }
+        Device::Cuda(gpu) => cuda::normal(gpu, &out, streams, std)?,
+    }
+    Ok(out)
+}
+
+pub(crate) use cuda::SOURCE;
+
+mod cuda {
+    //! The launch of `random.cu`.
+
+    use std::sync::Arc;
+
+    use super::Stream;
+    use crate::cuda::{Arg, Gpu, Source};
+    use crate::{DType, Result, Tensor};
+
+    pub(crate) static SOURCE: Source = Source { name: "random.cu", text: include_str!("random.cu") };
+
+    const THREADS: u32 = 256;
+    /// Blocks of one member at most; its threads go on to further pairs.
+    const BLOCKS: usize = 4096;
+
+    pub(super) fn normal(gpu: &Arc<Gpu>, out: &Tensor, streams: &[Stream], std: f32) -> Result<()> {
+        let states: Vec<u8> = streams.iter().flat_map(|stream| stream.0.to_le_bytes()).collect();
+        let on_device = gpu.alloc(states.len())?;
+        gpu.upload(on_device.ptr(), &states)?;
+        let size = out.numel() / streams.len();
+        let blocks = size.div_ceil(2 * THREADS as usize).min(BLOCKS) as u32;
+        // The second axis of a grid ends at 65,535.
+        let grid = [blocks, streams.len().min(65_535) as u32, 1];
+        let args = [
+            Arg::Ptr(on_device.ptr()),
+            Arg::I64(streams.len() as i64),
+            Arg::Ptr(out.ptr()),
+            Arg::I64(size as i64),
+            Arg::F32(std),
+        ];
+        gpu.launch(&SOURCE, DType::F32, "normal", grid, [THREADS, 1, 1], 0, &args)
+    }
+}
+
 /// The finaliser of `SplitMix64` (Steele, Lea and Flood 2014).
 fn mix(z: u64) -> u64 {
     let z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -74,5 +138,18 @@ mod tests {
         let mut other = vec![0.0; 5000];
         Stream::new(1, 3).fill_normal(&mut other, 2.0);
         assert_ne!(short, other);
+    }
+
+    #[test]
+    fn a_bank_holds_what_each_stream_draws_alone() {
+        let streams = [Stream::new(1, 2).child(3), Stream::new(1, 2).child(4), Stream::new(1, 2)];
+        let bank = normal(&Device::Cpu, &streams, &[3, 5], 0.5).unwrap();
+        assert_eq!(bank.shape(), [3, 3, 5]);
+        for (member, stream) in bank.to_vec().unwrap().chunks(15).zip(streams) {
+            let mut alone = [0.0; 15];
+            stream.fill_normal(&mut alone, 0.5);
+            assert_eq!(member, alone);
+        }
+        assert!(normal(&Device::Cpu, &[], &[3], 1.0).is_err());
     }
 }

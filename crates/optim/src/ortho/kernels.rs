@@ -75,7 +75,7 @@ pub(super) fn scaled_by_powers(x: &Tensor, largest: &[f32]) -> Result<Tensor> {
 
 /// Each member divided by its Frobenius norm; zeros stay. The norm is taken in f64, so that it neither overflows nor
 /// vanishes. On the CPU bf16 means, as in torch.optim.Muon: x rounded, its norm rounded, the quotient rounded.
-pub(super) fn normalized(x: &Tensor, dtype: DType) -> Result<Tensor> {
+pub(crate) fn normalized(x: &Tensor, dtype: DType) -> Result<Tensor> {
     let (members, size) = members(x);
     let device = x.device();
     match device {

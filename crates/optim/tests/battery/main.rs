@@ -25,7 +25,7 @@ fn every_optimizer_follows_its_formula_in_f64() {
         let mut settings = settings.to_string();
         for (key, value) in [("ortho_dtype", "f32"), ("adaptive", "false")] {
             if has(key) {
-                settings += &format!(" {key}={value}");
+                settings = format!("{settings} {key}={value}");
             }
         }
         let params = params(Precision::F32, shapes());

@@ -70,7 +70,7 @@ impl Matrix {
         }
     }
 
-    /// `a X + b (X X^T) X + c (X X^T)^2 X` for each triple, on X / norm_F(X).
+    /// `a X + b (X X^T) X + c (X X^T)^2 X` for each triple, on `X / norm_F(X)`.
     fn iterate(&self, steps: &[[f64; 3]]) -> Matrix {
         if self.m > self.n {
             return self.t().iterate(steps).t();
@@ -270,7 +270,7 @@ impl Reference {
     fn in_tiles(&self) -> bool {
         match self.name {
             "block-muon" => true,
-            "block-periodic" => (self.t - 1) % self.number("period") as u64 != 0,
+            "block-periodic" => !(self.t - 1).is_multiple_of(self.number("period") as u64),
             _ => false,
         }
     }

@@ -6,6 +6,7 @@
 use std::thread;
 
 use crate::ops::{Heads, ScanLayout};
+use crate::random::Stream;
 
 /// A scalar function's inputs to outputs, as [`gradient`] varies them.
 pub type Function = dyn Fn(&[Vec<f64>]) -> Vec<f64> + Send + Sync;
@@ -268,6 +269,33 @@ pub fn singular_values(a: &[f64], m: usize, n: usize) -> Vec<f64> {
     let mut values: Vec<f64> = vectors.iter().map(|v| dot(v, v).sqrt()).collect();
     values.sort_by(|x, y| y.total_cmp(x));
     values
+}
+
+/// Q of the columns of `a [m, n]`, by modified Gram-Schmidt, twice over.
+pub fn orthonormal_columns(a: &[f64], m: usize, n: usize) -> Vec<f64> {
+    let mut q = a.to_vec();
+    for j in 0..n {
+        for _ in 0..2 {
+            for k in 0..j {
+                let dot: f64 = (0..m).map(|i| q[i * n + k] * q[i * n + j]).sum();
+                (0..m).for_each(|i| q[i * n + j] -= dot * q[i * n + k]);
+            }
+            let norm = (0..m).map(|i| q[i * n + j].powi(2)).sum::<f64>().sqrt();
+            (0..m).for_each(|i| q[i * n + j] /= norm);
+        }
+    }
+    q
+}
+
+/// Normal numbers of this standard deviation from the uniform ones of a stream, two of these for two of those.
+pub fn normal(stream: Stream, count: usize, std: f64) -> Vec<f64> {
+    let one = |i: usize| {
+        let (radius, turn) = (stream.uniform(i as u64 / 2 * 2), stream.uniform(i as u64 / 2 * 2 + 1));
+        let angle = std::f64::consts::TAU * turn;
+        let wave = if i.is_multiple_of(2) { angle.cos() } else { angle.sin() };
+        std * (-2.0 * (1.0 - radius).ln()).sqrt() * wave
+    };
+    (0..count).map(one).collect()
 }
 
 fn silu(x: f64) -> f64 {

@@ -65,7 +65,7 @@ impl Gpu {
     }
 
     /// Hands out the cuBLAS handle, made at first use, with the context current.
-    fn with_blas<T>(&self, work: impl FnOnce(cublasHandle_t) -> Result<T>) -> Result<T> {
+    pub(super) fn with_blas<T>(&self, work: impl FnOnce(cublasHandle_t) -> Result<T>) -> Result<T> {
         self.with_handle(|blas| work(blas.handle))
     }
 

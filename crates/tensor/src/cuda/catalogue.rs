@@ -161,6 +161,8 @@ pub(super) static TABLE: [Spec; 8] = [
             "cublasGemmStridedBatchedEx",
             "cublasSgeam",
             "cublasSasum_v2",
+            "cublasDgemmStridedBatched",
+            "cublasDtrsmBatched",
         ],
     },
     Spec {
@@ -183,6 +185,7 @@ pub(super) static TABLE: [Spec; 8] = [
             "cusolverDnSetStream",
             "cusolverDnSgesvd",
             "cusolverDnSgesvd_bufferSize",
+            "cusolverDnDpotrfBatched",
         ],
     },
     Spec {

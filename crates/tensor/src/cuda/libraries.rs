@@ -195,6 +195,7 @@ mod tests {
             include_str!("blas.rs"),
             include_str!("gemm.rs"),
             include_str!("check.rs"),
+            include_str!("cholesky.rs"),
             include_str!("copies.rs"),
             include_str!("gpu.rs"),
             include_str!("kernels.rs"),

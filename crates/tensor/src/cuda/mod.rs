@@ -16,6 +16,7 @@ mod blas;
 mod cache;
 mod catalogue;
 mod check;
+mod cholesky;
 mod copies;
 mod gemm;
 mod gpu;

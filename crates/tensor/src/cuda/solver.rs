@@ -102,7 +102,7 @@ impl Gpu {
     }
 
     /// Hands out the cuSOLVER handle, made at first use, with the context current.
-    fn with_solver<T>(&self, work: impl FnOnce(cusolverDnHandle_t) -> Result<T>) -> Result<T> {
+    pub(super) fn with_solver<T>(&self, work: impl FnOnce(cusolverDnHandle_t) -> Result<T>) -> Result<T> {
         self.bind()?;
         let mut solver = lock(&self.solver);
         if solver.is_none() {

@@ -34,7 +34,7 @@ pub use swiglu::swiglu;
 use crate::cuda::Source;
 use crate::tape::Var;
 
-/// The CUDA sources of all operations.
+/// The CUDA sources of this crate: of all operations, of [`crate::linalg`] and of [`crate::random`].
 pub const KERNELS: &[&Source] = &[
     &attention::SOURCE,
     &conv::SOURCE,
@@ -47,6 +47,9 @@ pub const KERNELS: &[&Source] = &[
     &rms_norm::SOURCE,
     &scan::SOURCE,
     &swiglu::SOURCE,
+    crate::linalg::KERNELS[0],
+    crate::linalg::KERNELS[1],
+    &crate::random::SOURCE,
 ];
 
 /// Some columns of a value: `width` from `start`.

@@ -6,7 +6,7 @@ mod rows;
 mod shared;
 
 pub use mixing::{attention, conv1d_silu, mixer, scan};
-pub use plain::{add_assign, cast, matmul, svd};
+pub use plain::{add_assign, cast, matmul, normal, qr, svd, transpose};
 pub use rows::{embedding, gated_rms_norm, linear, linear_cross_entropy, residual, rms_norm, swiglu};
 
 use super::Case;
@@ -84,6 +84,15 @@ pub(super) fn small() -> Vec<Case> {
         svd(2, 17, 33),
         svd(3, 40, 24),
         svd(2, 32, 32),
+        qr(1, 1, 1),
+        qr(3, 40, 24),
+        qr(2, 65, 33),
+        qr(2, 32, 32),
+        transpose(3, 17, 40),
+        transpose(1, 1, 33),
+        normal(1, 1),
+        normal(3, 1003),
+        normal(2, 10_000),
         cast(1),
         cast(1003),
         cast(40_000),
@@ -124,6 +133,11 @@ pub(super) fn full_size() -> Vec<Case> {
         matmul([4, 768, 1024, 256], (false, true), false),
         matmul([4, 256, 768, 256], (true, false), true),
         svd(2, 192, 320),
+        qr(3, 768, 256),
+        qr(2, 768, 768),
+        qr(2, 2048, 768),
+        transpose(3, 768, 2048),
+        normal(3, 1 << 20),
         cast(1 << 20),
         add_assign(1 << 20),
     ]
@@ -210,7 +224,7 @@ mod tests {
             items.trim_matches(['{', '}']).split(", ").find(|item| item.starts_with(char::is_lowercase))
         });
         let cases = small();
-        for name in names.chain(["matmul", "svd", "cast", "add_assign"]) {
+        for name in names.chain(["matmul", "transpose", "qr", "svd", "normal", "cast", "add_assign"]) {
             assert!(cases.iter().any(|case| case.op() == name), "no case of {name}");
         }
     }

@@ -4,6 +4,7 @@ use crate::check::case::{Case, Compared, Input, Plain};
 use crate::check::reference;
 use crate::linalg::{self, Factor};
 use crate::ops::elementwise;
+use crate::random::{self, Stream};
 use crate::{DType, Device, Precision, Result, Tensor};
 
 /// `c = (c or 0) + alpha op(a) op(b)`: `sizes` are batch, m, k and n; `c` once in f32, once in the compute type.
@@ -83,6 +84,66 @@ pub fn svd(batch: usize, m: usize, n: usize) -> Case {
                 let ones: Vec<f64> = (0..batch * r * r).map(one).collect();
                 let s = x[0].chunks(m * n).flat_map(|a| reference::singular_values(a, m, n)).collect();
                 vec![x[0].clone(), ones.clone(), ones, s]
+            }),
+        },
+    )
+}
+
+/// The orthonormal basis of a bank's columns, unique by its sign, and `Q^T Q`.
+pub fn qr(batch: usize, m: usize, n: usize) -> Case {
+    let compared = move |outputs: &[Vec<f32>]| {
+        let q: Vec<f64> = outputs[0].iter().map(|&x| f64::from(x)).collect();
+        let mut gram = vec![0.0; batch * n * n];
+        reference::matmul(&mut gram, 1.0, (&q, true), (&q, false), [batch, n, m, n]);
+        vec![("q", q), ("q^T q", gram)]
+    };
+    Case::plain(
+        "qr",
+        format!("batch {batch} M{m} N{n}"),
+        vec![Input::vector("a", &[batch, m, n], 0.0, 1.0)],
+        Plain {
+            run: Box::new(|_, _, given| Ok(vec![linalg::qr(&given[0])?])),
+            compared: Box::new(compared),
+            reference: Box::new(move |x| {
+                let q = x[0].chunks(m * n).flat_map(|a| reference::orthonormal_columns(a, m, n)).collect();
+                let one = |i: usize| f64::from(u8::from(i % (n * n) / n == i % n));
+                vec![q, (0..batch * n * n).map(one).collect()]
+            }),
+        },
+    )
+}
+
+/// The transpose of every member of a bank: exactly.
+pub fn transpose(batch: usize, m: usize, n: usize) -> Case {
+    let case = Case::plain(
+        "transpose",
+        format!("batch {batch} M{m} N{n}"),
+        vec![Input::vector("x", &[batch, m, n], 0.0, 1.0)],
+        Plain {
+            run: Box::new(|_, _, given| Ok(vec![linalg::transpose(&given[0])?])),
+            compared: named(&["y"]),
+            reference: Box::new(move |x| {
+                let place = |at: usize| at / (m * n) * m * n + at % m * n + at / m % n;
+                vec![(0..x[0].len()).map(|at| x[0][place(at)]).collect()]
+            }),
+        },
+    );
+    Case { exact: true, ..case }
+}
+
+/// A bank of normal numbers, a stream for each member: the same on every device but for the last bit.
+pub fn normal(batch: usize, count: usize) -> Case {
+    let streams: Vec<Stream> = (0..batch as u64).map(|i| Stream::new(7, i).child(count as u64)).collect();
+    let same = streams.clone();
+    Case::plain(
+        "normal",
+        format!("batch {batch} n {count}"),
+        vec![],
+        Plain {
+            run: Box::new(move |device, _, _| Ok(vec![random::normal(device, &streams, &[count], 0.5)?])),
+            compared: named(&["x"]),
+            reference: Box::new(move |_| {
+                vec![same.iter().flat_map(|stream| reference::normal(*stream, count, 0.5)).collect()]
             }),
         },
     )
