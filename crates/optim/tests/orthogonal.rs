@@ -142,7 +142,9 @@ fn scale_does_not_matter() {
         for factor in [1e-30, 1e30] {
             let y = ortho(method, DType::F32).apply(&scaled(&x, factor)).unwrap();
             let off = largest_difference(&y, &reference);
-            assert!(off < 1e-5, "{method} at {factor:e}: off by {off:.1e}");
+            // Roundings to bf16 fall elsewhere at another scale.
+            let bound = if *method == "jordan-bf16" { 5e-2 } else { 1e-5 };
+            assert!(off < bound, "{method} at {factor:e}: off by {off:.1e}");
         }
     }
 }

@@ -41,16 +41,16 @@ const EXPRESS: [[f64; 3]; 8] = [
     [1.875, -1.25, 0.375],
 ];
 
-/// Divisor of the singular values in all steps but the last, against rounding above 1.
+/// Divisor of the singular values in the first seven of them, against rounding above 1.
 const SAFETY: f64 = 1.01;
 
-/// So many steps of Polar Express, all but the last made safe by 1.01 (1.01^3, 1.01^5).
+/// So many steps of Polar Express, made safe as in the paper's code: the first seven by 1.01 (1.01^3, 1.01^5), the last,
+/// which is repeated, as it is.
 pub(super) fn express(steps: usize) -> Coefficients {
-    let raw = repeated(&EXPRESS, steps);
     let safe = |(i, [a, b, c]): (usize, [f64; 3])| {
-        if i + 1 == steps { [a, b, c] } else { [a / SAFETY, b / SAFETY.powi(3), c / SAFETY.powi(5)] }
+        if i + 1 < EXPRESS.len() { [a / SAFETY, b / SAFETY.powi(3), c / SAFETY.powi(5)] } else { [a, b, c] }
     };
-    raw.into_iter().enumerate().map(safe).collect()
+    repeated(&EXPRESS, steps).into_iter().enumerate().map(safe).collect()
 }
 
 /// A named set, or steps `a,b,c` with semicolons between; `default` is the set of an empty text.

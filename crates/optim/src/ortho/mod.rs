@@ -74,10 +74,20 @@ impl Ortho {
     ///
     /// `coefficients` are those of newton-schulz (empty: `jordan`) and gram (empty: those of polar-express): the name of
     /// one of [`SETS`], or steps `a,b,c` with semicolons between. `steps` counts the steps, the last coefficients being
-    /// repeated; 0 is the method's own number. The exact methods take the steps they need, in f32, whatever is given.
+    /// repeated; 0 is the method's own number. The exact methods work in f32 whatever `dtype` says.
     pub fn parse(method: &str, coefficients: &str, steps: usize, dtype: DType) -> Result<Self> {
         if dtype == DType::F16 {
             return Err(refused("ortho_dtype", "must be f32 or bf16".into()));
+        }
+        let takes = matches!(method, "newton-schulz" | "jordan-bf16" | "gram");
+        if !coefficients.is_empty() && !takes {
+            return Err(refused("coefficients", format!("`{coefficients}` are not for {method}")));
+        }
+        if steps > 0 && matches!(method, "polar" | "svd" | "svd-f64") {
+            return Err(refused(
+                "ortho_steps",
+                format!("is not for {method}, which takes the steps it needs"),
+            ));
         }
         let exact = |method| Ok(Ortho { method, dtype: DType::F32 });
         let method = match method {

@@ -16,17 +16,29 @@ fn all() -> Vec<(&'static str, &'static str)> {
     optim::ALL.iter().map(|row| (row.name, "")).chain(VARIANTS.iter().copied()).collect()
 }
 
+/// The same settings without bf16.
+fn in_f32(name: &str, settings: &str) -> String {
+    let keys = optim::find(name).unwrap().keys();
+    let mut settings = settings.to_string();
+    if keys.iter().any(|key| key.name == "ortho_dtype") {
+        settings += " ortho_dtype=f32";
+    }
+    let rounds = |key: &optim::Key| {
+        key.name == "ortho" && key.default.value() == optim::Value::Word("jordan-bf16".into())
+    };
+    if keys.iter().any(rounds) {
+        settings += " ortho=newton-schulz";
+    }
+    settings
+}
+
 #[test]
 fn every_optimizer_follows_its_formula_in_f64() {
     for (name, settings) in all() {
-        // The reference knows no adaptive trigger and no bf16.
-        let keys = optim::find(name).unwrap().keys();
-        let has = |key: &str| keys.iter().any(|known| known.name == key);
-        let mut settings = settings.to_string();
-        for (key, value) in [("ortho_dtype", "f32"), ("adaptive", "false")] {
-            if has(key) {
-                settings = format!("{settings} {key}={value}");
-            }
+        let mut settings = in_f32(name, settings);
+        // The reference knows no adaptive trigger.
+        if optim::find(name).unwrap().keys().iter().any(|key| key.name == "adaptive") {
+            settings += " adaptive=false";
         }
         let params = params(Precision::F32, shapes());
         let mut run = Run::new(name, &settings, Common::default(), &params);
@@ -45,6 +57,7 @@ fn every_optimizer_follows_its_formula_in_f64() {
 
 #[test]
 fn a_transposed_weight_moves_by_the_transposed_update() {
+    // Sums of products go in another order, and rounding to bf16 makes that 2e-2.
     let transpose = |x: &[f32], n: usize| -> Vec<f32> {
         (0..n).flat_map(|j| x.iter().skip(j).step_by(n).copied()).collect()
     };
@@ -64,8 +77,9 @@ fn a_transposed_weight_moves_by_the_transposed_update() {
             turned.set_weight(i, &transpose(&plain.weight(i).unwrap(), spec.shape[1])).unwrap();
         }
         let starts: Vec<Vec<f32>> = (0..plain.specs().len()).map(|i| plain.weight(i).unwrap()).collect();
-        let mut one = Run::new(name, settings, Common::default(), &plain);
-        let mut other = Run::new(name, settings, Common::default(), &turned);
+        let settings = in_f32(name, settings);
+        let mut one = Run::new(name, &settings, Common::default(), &plain);
+        let mut other = Run::new(name, &settings, Common::default(), &turned);
         for t in 1..=3 {
             let grads = gradients(plain.specs(), t);
             let turned_grads: Vec<Vec<f32>> =
@@ -77,7 +91,7 @@ fn a_transposed_weight_moves_by_the_transposed_update() {
             let back = transpose(&turned.weight(i).unwrap(), spec.shape[0]);
             let plain = plain.weight(i).unwrap();
             let off = distance(&plain, &back) / distance(&plain, &starts[i]);
-            assert!(off <= 2e-2, "{name} {settings}: {} differs by {off:.1e}", spec.name);
+            assert!(off <= 1e-3, "{name} {settings}: {} differs by {off:.1e}", spec.name);
         }
     }
 }
@@ -282,7 +296,8 @@ fn what_a_row_does_not_have_is_refused() {
         ("block-muon", "block_size=1.5", "whole number"),
         ("block-periodic", "period=0", "from 1"),
         ("muon", "nesterov=1", "true or false"),
-        ("muon", "coefficients=jordam", "jordan"),
+        ("muon", "coefficients=you", "not for polar"),
+        ("moonlight", "coefficients=jordam", "jordan"),
         ("normuon", "scale=spectral", "no effect"),
         ("adamw", "momentum=0.9", "it has: none"),
         ("muons", "", "muon, nolah"),
