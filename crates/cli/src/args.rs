@@ -91,8 +91,8 @@ pub struct RecipeArgs {
     /// How the optimizer orthogonalises
     #[arg(long, value_name = "METHOD", help_heading = "Optimizer")]
     ortho: Option<String>,
-    /// none, segments or heads: into what fused weights are split before they are orthogonalised
-    #[arg(long, value_name = "HOW", help_heading = "Optimizer")]
+    /// none, segments or heads: into what fused weights are split before they are orthogonalised; bare: segments
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = "segments", help_heading = "Optimizer")]
     split: Option<String>,
     /// Decoupled weight decay of the optimizer's own weights
     #[arg(long, value_name = "DECAY", help_heading = "Optimizer")]

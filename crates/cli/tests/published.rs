@@ -99,6 +99,8 @@ fn the_block_muon_study_takes_its_published_flags_in_both_spellings() {
         assert_eq!(row(&shown, key).0, value, "{key}");
     }
     assert!(shown.contains("qwen-block-muon-512: "), "{shown}");
+    let bare = muon.shows(&["train", "--split", "--optimizer", "block-muon", "--dry-run"]);
+    assert_eq!(row(&bare, "optimizer.split"), ("\"segments\"", "--split"));
     for optimizer in ["muon", "adamw"] {
         muon.shows(&["train", "--model", "qwen-block-muon", "--optimizer", optimizer, "--dry-run"]);
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `update_rms.matrices`, `.rest` | root mean square of the step asked for, by rule |
 //! | `weight_rms.matrices`, `.rest` | of the weights after it |
-//! | `update_survival` | norm of what the weights of record really moved over the norm asked for |
+//! | `update_survival` | norm of what the weights of record really moved over the norm asked for; `.matrices`, `.rest`: by rule |
 //! | `unchanged_share` | share of weights that did not change |
 //! | `noise_added`, `noise_skipped` | matrices that got noise, and that the adaptive trigger left alone |
 //! | `ortho_deficient` | matrices that the orthogonaliser found to be rank-deficient |
@@ -55,8 +55,8 @@ impl Findings {
             }
         };
         let (cheap, full) = (watch >= Watch::Cheap, watch == Watch::Full);
-        add(cheap && matrices, &["update_rms.matrices", "weight_rms.matrices"]);
-        add(cheap && rest, &["update_rms.rest", "weight_rms.rest"]);
+        add(cheap && matrices, &["update_rms.matrices", "weight_rms.matrices", "update_survival.matrices"]);
+        add(cheap && rest, &["update_rms.rest", "weight_rms.rest", "update_survival.rest"]);
         add(cheap, &["update_survival", "unchanged_share"]);
         add(cheap && noisy, &["noise_added", "noise_skipped"]);
         add(cheap && matrices, &["ortho_deficient"]);
@@ -104,6 +104,8 @@ impl Findings {
         let mut all = matrices;
         all += rest;
         let rms = |square: f64, change: &Change| (square / change.count).sqrt();
+        // Where nothing was asked for, nothing is lost.
+        let survival = |of: &Change| if of.asked > 0.0 { (of.moved / of.asked).sqrt() } else { 1.0 };
         let mean =
             |of: &[Spectrum], what: fn(&Spectrum) -> f64| of.iter().map(what).sum::<f64>() / of.len() as f64;
         let value = |name: &str| match name {
@@ -111,8 +113,9 @@ impl Findings {
             "weight_rms.matrices" => rms(matrices.weight, &matrices),
             "update_rms.rest" => rms(rest.asked, &rest),
             "weight_rms.rest" => rms(rest.weight, &rest),
-            "update_survival" if all.asked > 0.0 => (all.moved / all.asked).sqrt(),
-            "update_survival" => 1.0,
+            "update_survival.matrices" => survival(&matrices),
+            "update_survival.rest" => survival(&rest),
+            "update_survival" => survival(&all),
             "unchanged_share" => all.unchanged / all.count,
             "noise_added" => self.noise_added as f64,
             "noise_skipped" => self.noise_skipped as f64,

@@ -1,7 +1,7 @@
 //! What the diagnostics of a run say in words: while it runs where something is amiss, and at its end.
 //!
 //! The names are those that crate `optim` gives its diagnostics: `update_survival` (the norm of what the stored weights
-//! moved over the norm of what was asked), `unchanged_share` (of entries that did not move), `noise_added` and
+//! moved over the norm of what was asked; `.matrices`: of those alone), `unchanged_share` (of entries that did not move), `noise_added` and
 //! `noise_skipped` (matrices of a step that got noise or did without) and `ortho_deficient` (matrices that the
 //! orthogonaliser found to be short of full rank).
 
@@ -12,11 +12,15 @@ use crate::format;
 /// Less of an update than this share reaching the weights is worth a word.
 const LOST: f64 = 0.5;
 
+/// The survival that is worth telling: of the matrices where they have a rule of their own, else of all weights. The
+/// weights that `AdamW` takes move so much more that they would hide what the matrices lose.
+const SURVIVAL: [&str; 2] = ["update_survival.matrices", "update_survival"];
+
 /// What should be known of one step, from its diagnostics; nothing where all is well.
 pub fn remarks(diagnostics: &[(String, f64)]) -> Vec<String> {
     let value = |name: &str| diagnostics.iter().find(|(given, _)| given == name).map(|(_, value)| *value);
     let mut remarks = Vec::new();
-    if let Some(survival) = value("update_survival").filter(|survival| *survival < LOST) {
+    if let Some(survival) = SURVIVAL.iter().find_map(|name| value(name)).filter(|share| *share < LOST) {
         remarks.push(format!("{} of the update survives", percent(survival)));
     }
     if let (Some(added), Some(skipped)) = (value("noise_added"), value("noise_skipped")) {
@@ -37,12 +41,14 @@ pub(crate) fn summary(metrics: &Metrics, rounded: bool) -> Vec<(&'static str, St
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let sum = |values: &[f64]| format::count(values.iter().sum::<f64>() as u64);
     let mut lines = Vec::new();
-    let survival = series("update_survival");
+    let [matrices, all] = SURVIVAL.map(series);
+    let (survival, whose) =
+        if matrices.is_empty() { (all, "the updates") } else { (matrices, "the matrices' updates") };
     if rounded && !survival.is_empty() {
-        let mut text = format!("{} of the updates on average", percent(mean(&survival)));
+        let mut text = format!("{} of {whose} on average", percent(mean(&survival)));
         let unchanged = series("unchanged_share");
         if !unchanged.is_empty() {
-            text = format!("{text}; {} of the entries unchanged by a step", percent(mean(&unchanged)));
+            text = format!("{text}; {} of all weights unchanged by a step", percent(mean(&unchanged)));
         }
         lines.push(("survival", text));
     }
@@ -77,7 +83,8 @@ mod tests {
     fn a_step_is_remarked_on_where_something_is_amiss() {
         assert_eq!(remarks(&step(&[("update_survival", 0.99), ("ortho_deficient", 0.0)])), [""; 0]);
         let bad = step(&[
-            ("update_survival", 0.0131),
+            ("update_survival", 0.9),
+            ("update_survival.matrices", 0.0131),
             ("noise_added", 3.0),
             ("noise_skipped", 9.0),
             ("ortho_deficient", 2.0),
@@ -101,7 +108,7 @@ mod tests {
             ..Row::default()
         });
         let metrics = Metrics { rows: rows.into(), ..Metrics::default() };
-        let told = "50.0 % of the updates on average; 90.0 % of the entries unchanged by a step".to_string();
+        let told = "50.0 % of the updates on average; 90.0 % of all weights unchanged by a step".to_string();
         let noise = ("noise", "in 1,500 matrices, skipped in 3".to_string());
         assert_eq!(summary(&metrics, true), [("survival", told), noise.clone()]);
         assert_eq!(summary(&metrics, false), [noise]);
