@@ -50,17 +50,10 @@ enum Verb {
     Lab(lab::Lab),
     /// Time the parts of training
     #[command(subcommand)]
-    Bench(Bench),
+    Bench(bench::Bench),
     /// Show what this machine has for training, and how to get what is missing
     #[command(after_help = error::EXIT_CODES)]
     Doctor,
-}
-
-#[derive(Subcommand)]
-enum Bench {
-    /// Forward, backward and optimizer step on random tokens
-    #[command(after_help = error::EXIT_CODES)]
-    Step(bench::StepArgs),
 }
 
 fn main() -> ExitCode {
@@ -81,7 +74,7 @@ fn main() -> ExitCode {
         },
         Verb::Optimizers(args) => optimizers_verb::run(args),
         Verb::Lab(verb) => verb.run(),
-        Verb::Bench(Bench::Step(args)) => bench::step(args),
+        Verb::Bench(verb) => verb.run(),
         Verb::Doctor => doctor::run(),
     };
     match done {

@@ -2,6 +2,7 @@
 
 mod forward;
 mod kernels;
+mod orthogonalize;
 mod replay;
 mod tensors;
 
@@ -18,6 +19,9 @@ pub enum Lab {
     /// Every operation against its reference, or whether all CUDA sources compile
     #[command(after_help = EXIT_CODES)]
     Kernels(kernels::KernelsArgs),
+    /// Polar factors of the matrices in a file, by any method
+    #[command(after_help = EXIT_CODES)]
+    Orthogonalize(orthogonalize::OrthogonalizeArgs),
     /// An optimizer over the gradients of a recorded trace, written down step by step
     #[command(after_help = EXIT_CODES)]
     Replay(replay::ReplayArgs),
@@ -29,6 +33,7 @@ impl Lab {
         match self {
             Lab::Forward(args) => forward::run(args),
             Lab::Kernels(args) => kernels::run(args),
+            Lab::Orthogonalize(args) => orthogonalize::run(args),
             Lab::Replay(args) => replay::run(args),
         }
     }

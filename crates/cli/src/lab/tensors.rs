@@ -1,9 +1,10 @@
-//! Files of f32 tensors (safetensors): what the verbs of the lab read and write.
+//! Files of tensors (safetensors): what the verbs of the lab read, in any floating type up to f32, and write, in f32.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
+use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::error::BadFile;
@@ -11,7 +12,7 @@ use crate::error::BadFile;
 /// Shapes and values by name.
 pub type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Reads a file whose tensors are all f32.
+/// Reads a file whose tensors are all f32, bf16 or f16.
 pub fn read(path: &Path) -> Result<Tensors, BadFile> {
     let fail = |reason: String| BadFile { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
@@ -22,7 +23,15 @@ pub fn read(path: &Path) -> Result<Tensors, BadFile> {
             let values = view.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
             Ok((name, (view.shape().to_vec(), values)))
         }
-        other => Err(fail(format!("`{name}` is {other:?}; expected F32"))),
+        Dtype::BF16 => {
+            let values = view.data().as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect();
+            Ok((name, (view.shape().to_vec(), values)))
+        }
+        Dtype::F16 => {
+            let values = view.data().as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect();
+            Ok((name, (view.shape().to_vec(), values)))
+        }
+        other => Err(fail(format!("`{name}` is {other:?}; expected F32, BF16 or F16"))),
     };
     file.tensors().into_iter().map(tensor).collect()
 }

@@ -40,7 +40,7 @@ pub struct StepArgs {
 }
 
 /// Times the steps and prints medians.
-pub fn step(args: &StepArgs) -> anyhow::Result<()> {
+pub fn run(args: &StepArgs) -> anyhow::Result<()> {
     let (batch, seq) = (args.batch as usize, args.seq as usize);
     let device = Device::parse(&args.device)?;
     let precision =
