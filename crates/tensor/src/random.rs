@@ -27,6 +27,8 @@ impl Stream {
     pub fn fill_normal(self, out: &mut [f32], std: f32) {
         const BLOCK: usize = 1 << 12;
         out.par_chunks_mut(BLOCK).enumerate().for_each(|(block, out)| {
+            // A parallel decomposition may have left them dirty on this thread.
+            crate::cpu::clear_vector_state();
             for (i, pair) in out.chunks_mut(2).enumerate() {
                 let at = (block * BLOCK / 2 + i) as u64;
                 let radius = (-2.0 * (1.0 - self.uniform(2 * at)).ln()).sqrt() * f64::from(std);

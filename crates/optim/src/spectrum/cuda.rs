@@ -6,7 +6,7 @@ use tensor::cuda::{Arg, Gpu, Source};
 use tensor::{DType, Device, Tensor};
 
 use super::lanczos::probes;
-use super::rules::{Member, PROBES, RULES, Sums, WIDTH};
+use super::rules::{Member, Node, PROBES, RULES};
 use crate::error::Result;
 
 pub(crate) static SOURCE: Source = Source { name: "spectrum.cu", text: include_str!("spectrum.cu") };
@@ -45,7 +45,7 @@ pub(super) fn quadrature(gpu: &Arc<Gpu>, gram: &Tensor, steps: usize) -> Result<
 
     // f64: trace and sum of squares of each member, then the rules.
     let exact = gpu.alloc(8 * 2 * l)?;
-    let sums = gpu.alloc(8 * l * PROBES * RULES * WIDTH)?;
+    let nodes = gpu.alloc(16 * l * PROBES * RULES * steps)?;
     launch(gpu, "moments", [members, 1, 1], 1024, &[ptr(gram), int(r), Arg::Ptr(exact.ptr())])?;
     let repeat = [ptr(&start), ptr(&now), ptr(&before), int(PROBES * r)];
     launch(gpu, "start", [(PROBES * r).div_ceil(256) as u32, members, 1], 256, &repeat)?;
@@ -60,31 +60,24 @@ pub(super) fn quadrature(gpu: &Arc<Gpu>, gram: &Tensor, steps: usize) -> Result<
     }
     let jobs = l * PROBES * RULES;
     let args =
-        [ptr(&alpha), ptr(&beta), Arg::Ptr(exact.ptr()), int(r), int(steps), int(l), Arg::Ptr(sums.ptr())];
+        [ptr(&alpha), ptr(&beta), Arg::Ptr(exact.ptr()), int(r), int(steps), int(l), Arg::Ptr(nodes.ptr())];
     launch(gpu, "rules", [jobs.div_ceil(32) as u32, 1, 1], 32, &args)?;
 
-    let (exact, sums) = (download(gpu, exact.ptr(), 2 * l)?, download(gpu, sums.ptr(), jobs * WIDTH)?);
-    let member = |(exact, sums): (&[f64], &[f64])| Member {
+    let exact = download(gpu, exact.ptr(), 2 * l)?;
+    let nodes = download(gpu, nodes.ptr(), 2 * jobs * steps)?;
+    // Room is for k nodes also where a rule has k/2.
+    let rule = |nodes: &[f64], i: usize| -> Vec<Node> {
+        let count = if i < 2 { steps } else { steps / 2 };
+        nodes[2 * i * steps..].as_chunks().0[..count].to_vec()
+    };
+    let probe = |nodes: &[f64]| std::array::from_fn(|i| rule(nodes, i));
+    let member = |(exact, nodes): (&[f64], &[f64])| Member {
         trace: exact[0],
         square: exact[1],
-        rules: sums
-            .chunks_exact(RULES * WIDTH)
-            .map(|rules| std::array::from_fn(|i| Sums::from(&rules[i * WIDTH..(i + 1) * WIDTH])))
-            .collect(),
+        rules: nodes.chunks_exact(2 * RULES * steps).map(probe).collect(),
     };
-    Ok(exact.chunks_exact(2).zip(sums.chunks_exact(PROBES * RULES * WIDTH)).map(member).collect())
-}
-
-impl From<&[f64]> for Sums {
-    /// In the order of the fields.
-    fn from(x: &[f64]) -> Self {
-        Sums {
-            max: x[0],
-            powers: std::array::from_fn(|i| x[1 + i]),
-            root: std::array::from_fn(|i| x[6 + i]),
-            log: std::array::from_fn(|i| x[9 + i]),
-        }
-    }
+    let size = 2 * PROBES * RULES * steps;
+    Ok(exact.chunks_exact(2).zip(nodes.chunks_exact(size)).map(member).collect())
 }
 
 fn launch(gpu: &Gpu, kernel: &str, grid: [u32; 3], threads: u32, args: &[Arg]) -> Result<()> {

@@ -17,6 +17,7 @@ mod cuda;
 mod lanczos;
 mod rules;
 
+use rayon::prelude::*;
 use tensor::linalg::{self, Factor, matmul};
 use tensor::{DType, Device, Error, Tensor};
 
@@ -87,7 +88,7 @@ pub fn by_quadrature(x: &Tensor, steps: usize) -> Result<Vec<Spectrum>> {
         let reason = format!("matrix {i} of the bank has entries that are not finite");
         Err(Error::Linalg { what: "spectrum", reason }.into())
     };
-    members.iter().enumerate().map(one).collect()
+    members.par_iter().enumerate().map(one).collect()
 }
 
 impl Spectrum {

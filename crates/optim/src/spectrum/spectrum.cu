@@ -3,7 +3,6 @@
 
 constexpr int PROBES = 8;     // as in rules.rs
 constexpr int RULES = 4;      // likewise
-constexpr int WIDTH = 12;     // likewise
 constexpr int MAX_STEPS = 64; // the most that by_quadrature allows
 
 #define EACH(i, n) for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
@@ -207,7 +206,7 @@ DEVICE void diagonalize(double *d, double *e, double *z, int n) {
 
 extern "C" __global__ void __launch_bounds__(32)
 rules(const float *__restrict__ alphas, const float *__restrict__ betas, const double *__restrict__ exact, int r,
-      int steps, int members, double *__restrict__ sums) {
+      int steps, int members, double *__restrict__ nodes) {
     int job = blockIdx.x * 32 + threadIdx.x;
     if (job >= members * PROBES * RULES) return;
     int vector = job / RULES, rule = job % RULES, k = rule < 2 ? steps : steps / 2;
@@ -220,20 +219,9 @@ rules(const float *__restrict__ alphas, const float *__restrict__ betas, const d
     }
     if (rule & 1) put_node_at_zero(d, e, k);
     diagonalize(d, e, z, k);
-    double sum[WIDTH] = {};
+    nodes += (i64)job * steps * 2;
     for (int i = 0; i < k; i++) {
-        double x = fmax(d[i], 0.0), w = r * z[i] * z[i];
-        double root = w * sqrt(x), log_root = x > 0 ? 0.5 * root * log(x) : 0, power = 1;
-        sum[0] = fmax(sum[0], x);
-#pragma unroll
-        for (int j = 0; j < 5; j++) {
-            sum[1 + j] += w * power;
-            if (j < 3) {
-                sum[6 + j] += root * power;
-                sum[9 + j] += log_root * power;
-            }
-            power *= x;
-        }
+        nodes[2 * i] = fmax(d[i], 0.0);
+        nodes[2 * i + 1] = r * z[i] * z[i];
     }
-    for (int j = 0; j < WIDTH; j++) sums[(i64)job * WIDTH + j] = sum[j];
 }
