@@ -157,7 +157,9 @@ fn methods(svd: bool) -> anyhow::Result<Vec<(String, Ortho)>> {
     let named = |(method, coefficients, steps, dtype)| {
         let ortho = Ortho::parse(method, coefficients, steps, dtype)?;
         let count = match &ortho.method {
-            Method::NewtonSchulz(steps) | Method::Gram(steps) => format!(" x{}", steps.len()),
+            Method::NewtonSchulz(steps) | Method::JordanBf16(steps) | Method::Gram(steps) => {
+                format!(" x{}", steps.len())
+            }
             Method::PolarExpress { steps } => format!(" x{steps}"),
             Method::Polar | Method::Svd { .. } => String::new(),
         };
@@ -205,7 +207,9 @@ fn quality(inputs: &[&Tensor], results: &[Tensor]) -> anyhow::Result<(f64, f64)>
 fn work(method: &Method, inputs: &[&Tensor]) -> Option<f64> {
     // Products of the Gram matrix or X, and of small matrices: 2 r^2 k and 2 r^3 each.
     let (large, small, square) = match method {
-        Method::NewtonSchulz(steps) => (2 * steps.len(), steps.len(), steps.len()),
+        Method::NewtonSchulz(steps) | Method::JordanBf16(steps) => {
+            (2 * steps.len(), steps.len(), steps.len())
+        }
         Method::PolarExpress { steps } => (2 * steps, *steps, *steps),
         Method::Gram(steps) => {
             let starts = [0, 2].into_iter().filter(|&start| start < steps.len()).count();
