@@ -3,7 +3,7 @@
 use data::{Language, Plan, Source};
 use report::format;
 use train::memory;
-use train::recipe::{Recipe, Resolved, fingerprint};
+use train::recipe::{Origin, Recipe, Resolved, fingerprint, published};
 
 use crate::machine::Found;
 use crate::output::{columns, print};
@@ -41,6 +41,10 @@ pub fn show(resolved: &Resolved, machine: &Found) -> anyhow::Result<()> {
             "the estimate is more than what is free: take a smaller batch or model".into(),
         ]);
     }
+    let in_force = published::values(&recipe.optimizer.name)
+        .filter(|value| *resolved.origin(value.key) == Origin::Published)
+        .map(|value| ["published".into(), format!("{} = {}: {}", value.key, value.value, value.why)]);
+    rows.extend(in_force);
     rows.extend(resolved.notes.iter().map(|note| ["note".into(), note.clone()]));
     let end = "dry run: nothing was started, nothing was written";
     Ok(print(&format!("{}\n\n{}\n\n{end}", columns(&table), columns(&rows)))?)

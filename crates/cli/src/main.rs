@@ -7,15 +7,18 @@ mod dry_run;
 mod error;
 mod lab;
 mod machine;
+mod optimizers_verb;
 mod output;
 mod progress;
 mod train_verb;
+mod verbs;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::args::RecipeArgs;
+use crate::args::{Choice, RecipeArgs};
+use crate::verbs::{NolahArgs, PretrainArgs, TrainArgs};
 
 /// Trains language models with Muon and its relatives.
 #[derive(Parser)]
@@ -32,43 +35,46 @@ enum Verb {
     Baseline(RecipeArgs),
     /// Train a model with any optimizer
     #[command(after_help = error::EXIT_CODES)]
-    Train {
-        /// Name of the optimizer; unset, the recipe's, or muon
-        #[arg(long, value_name = "NAME", help_heading = "Recipe")]
-        optimizer: Option<String>,
-        #[command(flatten)]
-        recipe: RecipeArgs,
-    },
+    Train(TrainArgs),
+    /// Train with NOLAH: short for `train --optimizer nolah`
+    #[command(after_help = error::EXIT_CODES)]
+    Nolah(NolahArgs),
+    /// Train from scratch, with Muon or one of its noisy relatives
+    #[command(after_help = error::EXIT_CODES)]
+    Pretrain(PretrainArgs),
+    /// List the optimizers, or the keys of one
+    #[command(after_help = error::EXIT_CODES)]
+    Optimizers(optimizers_verb::OptimizersArgs),
     /// Take apart: forward passes and kernels held against other frameworks and plain loops
     #[command(subcommand)]
     Lab(lab::Lab),
     /// Time the parts of training
     #[command(subcommand)]
-    Bench(Bench),
+    Bench(bench::Bench),
     /// Show what this machine has for training, and how to get what is missing
     #[command(after_help = error::EXIT_CODES)]
     Doctor,
 }
 
-#[derive(Subcommand)]
-enum Bench {
-    /// Forward, backward and optimizer step on random tokens
-    #[command(after_help = error::EXIT_CODES)]
-    Step(bench::StepArgs),
-}
-
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(args::hyphens(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(error::report_usage(&error)),
     };
     let done = match &cli.verb {
-        Verb::Baseline(recipe) => train_verb::run(recipe, Some(("muon", "baseline"))),
-        Verb::Train { optimizer, recipe } => {
-            train_verb::run(recipe, optimizer.as_deref().map(|name| (name, "--optimizer")))
+        Verb::Baseline(recipe) => {
+            let choice = Choice { optimizer: Some(("muon", "baseline")), settings: Vec::new() };
+            train_verb::run(recipe, &choice)
         }
+        Verb::Train(args) => train_verb::run(&args.recipe, &args.choice()),
+        Verb::Nolah(args) => train_verb::run(&args.recipe, &args.choice()),
+        Verb::Pretrain(args) => match args.choice() {
+            Ok(choice) => train_verb::run(&args.recipe, &choice),
+            Err(error) => Err(error.into()),
+        },
+        Verb::Optimizers(args) => optimizers_verb::run(args),
         Verb::Lab(verb) => verb.run(),
-        Verb::Bench(Bench::Step(args)) => bench::step(args),
+        Verb::Bench(verb) => verb.run(),
         Verb::Doctor => doctor::run(),
     };
     match done {

@@ -66,9 +66,12 @@ impl Steps {
         Steps { bar, total, started: Instant::now(), last: None }
     }
 
-    /// Step `step` (from 1) is done.
-    pub fn step(&mut self, step: u64, loss: f64, tokens_per_s: f64) {
-        let figures = format!("loss {}, {} tokens/s", format::loss(loss), format::short(tokens_per_s));
+    /// Step `step` (from 1) is done; `remarks` are what else is to be known of it.
+    pub fn step(&mut self, step: u64, loss: f64, tokens_per_s: f64, remarks: &[String]) {
+        let mut figures = format!("loss {}, {} tokens/s", format::loss(loss), format::short(tokens_per_s));
+        for remark in remarks {
+            figures = format!("{figures}, {remark}");
+        }
         self.bar.set_message(figures.clone());
         self.bar.set_position(step);
         let due = self.last.is_none_or(|last| last.elapsed() >= PAUSE) || step == self.total;

@@ -1,10 +1,10 @@
-//! `muon train`, and `muon baseline`, which is `train --optimizer muon`.
+//! `muon train` and the verbs that are other names for it.
 
 use runs::{Row, Run};
 use tensor::Device;
 use train::Observer;
 
-use crate::args::RecipeArgs;
+use crate::args::{Choice, RecipeArgs};
 use crate::output::{charset, print};
 use crate::progress::{Reading, Steps, note};
 use crate::{dry_run, machine};
@@ -12,9 +12,9 @@ use crate::{dry_run, machine};
 /// File of the loss curve in a run's folder.
 const CURVE: &str = "loss.svg";
 
-/// Resolves the recipe, then shows it (`--dry-run`) or runs it. `optimizer` is a name and the flag or verb that chose it.
-pub fn run(args: &RecipeArgs, optimizer: Option<(&str, &str)>) -> anyhow::Result<()> {
-    let mut resolved = args.resolve(optimizer)?;
+/// Resolves the recipe, then shows it (`--dry-run`) or runs it.
+pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
+    let mut resolved = args.resolve(choice)?;
     let device = Device::parse(&resolved.recipe.train.device)?;
     let machine = machine::Found::on(device)?;
     let precision = resolved.recipe.train.precision.on(machine.place.device.is_cuda());
@@ -29,9 +29,10 @@ pub fn run(args: &RecipeArgs, optimizer: Option<(&str, &str)>) -> anyhow::Result
     let command = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let run = train::run(prepared, &resolved, command, &mut Live(Steps::new(resolved.recipe.train.steps)))?;
     let info = run.info();
-    let curve = report::loss_curve(&info.metadata, &info.metrics()?);
+    let metrics = info.metrics()?;
+    let curve = report::loss_curve(&info.metadata, &metrics);
     run.write_file(CURVE, curve.as_bytes())?;
-    Ok(print(&report::closing_table(&info, charset()))?)
+    Ok(print(&report::closing_table(&info, &metrics, charset()))?)
 }
 
 /// Shows the loop on standard error.
@@ -52,7 +53,7 @@ impl Observer for Live {
     }
 
     fn step(&mut self, row: &Row) {
-        self.0.step(row.step, row.loss, row.tokens_per_s);
+        self.0.step(row.step, row.loss, row.tokens_per_s, &report::remarks(&row.diagnostics));
         if let Some(loss) = row.val_loss {
             self.0.line(&format!("step {}: validation loss {}", row.step, report::format::loss(loss)));
         }

@@ -118,3 +118,45 @@ fn divergence_exits_with_6_and_is_on_record() {
     let metadata = String::from_utf8(read(dir.path().join("results/wild/metadata.json"))).expect("UTF-8");
     assert!(metadata.contains("\"failed\"") && metadata.contains("diverged"), "{metadata}");
 }
+
+#[test]
+fn diagnostics_have_columns_that_their_level_decides() {
+    let dir = folder();
+    let header = |level: &str| {
+        let args = ["pretrain", "--orthonoise", "--name", level, "--diagnostics", level];
+        succeeds(&muon(&dir, &args));
+        let metrics = String::from_utf8(read(dir.path().join(format!("results/{level}/metrics.csv"))));
+        let metrics = metrics.expect("UTF-8");
+        assert_eq!(metrics.lines().count(), 4, "{metrics}");
+        metrics.lines().next().expect("a header").to_string()
+    };
+    let (off, cheap, full) = (header("off"), header("cheap"), header("full"));
+    assert!(off.ends_with(",val_loss"), "{off}");
+    assert!(cheap.contains("update_survival") && cheap.contains("noise_added"), "{cheap}");
+    assert!(!cheap.contains("erank") && full.contains("erank") && full.contains("orth_error"), "{full}");
+    // Measuring changes nothing.
+    let model = |level: &str| read(dir.path().join(format!("results/{level}/model/model.safetensors")));
+    assert!(model("off") == model("cheap") && model("cheap") == model("full"));
+}
+
+#[test]
+fn a_run_in_bf16_tells_how_little_of_its_updates_survives() {
+    let dir = folder();
+    let args = ["baseline", "--precision", "bf16", "--lr", "1e-5", "--warmup", "0", "--name"];
+    let (table, progress) = succeeds(&muon(&dir, &[&args[..], &["nearest"]].concat()));
+    assert!(table.contains("survival") && table.contains("of the matrices' updates on average"), "{table}");
+    assert!(progress.contains("of the update survives"), "{progress}");
+    succeeds(&muon(&dir, &[&args[..], &["stochastic", "--rounding", "stochastic"]].concat()));
+    let model = |name: &str| read(dir.path().join(format!("results/{name}/model/model.safetensors")));
+    assert!(model("nearest") != model("stochastic"));
+}
+
+#[test]
+fn the_rate_on_record_follows_the_schedule() {
+    let dir = folder();
+    let args = ["baseline", "--schedule", "linear", "--warmup", "1", "--lr", "0.01", "--name", "linear"];
+    succeeds(&muon(&dir, &args));
+    let metrics = String::from_utf8(read(dir.path().join("results/linear/metrics.csv"))).expect("UTF-8");
+    let rates: Vec<&str> = metrics.lines().skip(1).filter_map(|line| line.split(',').nth(3)).collect();
+    assert_eq!(rates, ["0.01", "0.005", "0.0"]);
+}

@@ -128,6 +128,17 @@ impl Config {
         }
     }
 
+    /// The same model with another width of the residual stream, or why there is none. The number of attention heads, the
+    /// MLP and the width of a Mamba2 head stay as they are: attention heads become `hidden / heads` wide, and a Mamba2
+    /// mixer has `expand * hidden / d_head` heads.
+    pub fn with_hidden_size(mut self, hidden: usize) -> Result<Self, String> {
+        match &mut self {
+            Config::Granite(config) => config.set_hidden_size(hidden)?,
+            Config::Qwen2(config) => config.set_hidden_size(hidden)?,
+        }
+        Ok(self)
+    }
+
     /// The same model over another vocabulary: `vocab_size` ids, one ends a text, one pads (the embedding of a pad is
     /// not trained, so a pad that also ends texts is left out).
     #[must_use]
@@ -173,4 +184,16 @@ impl TokenIds {
         );
         map.insert("pad_token_id".into(), self.pad.into());
     }
+}
+
+/// Width of `heads` equal attention heads of a model `hidden` wide; rotary positions need an even one.
+fn head_dim(hidden: usize, heads: usize, rotary: bool) -> Result<usize, String> {
+    let unit = if rotary { 2 * heads } else { heads };
+    if hidden == 0 || !hidden.is_multiple_of(unit) {
+        let even = if rotary { " of an even width" } else { "" };
+        return Err(format!(
+            "is {hidden}, which {heads} attention heads{even} do not divide; take a multiple of {unit}"
+        ));
+    }
+    Ok(hidden / heads)
 }

@@ -50,7 +50,14 @@ impl List {
     /// A weight with normal initial values.
     fn push(&mut self, name: impl Into<String>, shape: &[usize], role: Role, segments: Vec<Segment>) {
         let shape = shape.to_vec();
-        self.specs.push(ParamSpec { name: name.into(), shape, role, segments, init: self.normal });
+        self.specs.push(ParamSpec {
+            name: name.into(),
+            shape,
+            role,
+            out_axis: 0,
+            segments,
+            init: self.normal,
+        });
     }
 
     /// A matrix `[rows of all segments, columns]`.
@@ -61,7 +68,14 @@ impl List {
 
     fn vector(&mut self, name: impl Into<String>, len: usize, init: Init) {
         let (shape, segments) = (vec![len], Vec::new());
-        self.specs.push(ParamSpec { name: name.into(), shape, role: Role::Vector, segments, init });
+        self.specs.push(ParamSpec {
+            name: name.into(),
+            shape,
+            role: Role::Vector,
+            out_axis: 0,
+            segments,
+            init,
+        });
     }
 }
 

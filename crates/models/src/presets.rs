@@ -23,8 +23,10 @@ pub struct Defaults {
     pub seq_len: usize,
     /// Rows a step for runs of at most 50 steps, at most 500, and longer; see [`Defaults::batch_size`].
     pub batch_sizes: [usize; 3],
-    /// Peak learning rate of the matrices.
+    /// Peak learning rate of matrices whose updates are orthogonal.
     pub lr: f64,
+    /// Peak learning rate of matrices whose updates are scaled to the root mean square of `AdamW`'s, 0.2.
+    pub rms_lr: f64,
     /// Learning rate of `AdamW` for the other weights.
     pub adamw_lr: f64,
     /// Steps over which the rate rises.
@@ -89,12 +91,13 @@ pub static ALL: &[Preset] = &[
     },
 ];
 
-/// As published for Granite 4.0.
+/// As published for Granite 4.0, and `rms_lr` as in the block-Muon study.
 const PUBLISHED: Defaults = Defaults {
     steps: 500,
     seq_len: 512,
     batch_sizes: [4, 8, 16],
     lr: 1e-4,
+    rms_lr: 1e-3,
     adamw_lr: 3e-4,
     warmup: 50,
     eval_steps: 50,
@@ -111,6 +114,7 @@ const NANO: Defaults = Defaults {
     seq_len: 256,
     batch_sizes: [4, 4, 4],
     lr: 0.04,
+    rms_lr: 0.01,
     adamw_lr: 3e-3,
     warmup: 20,
     eval_steps: 50,

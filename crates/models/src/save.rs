@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use half::bf16;
+use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use tensor::DType;
 use tensor::params::ParamSpec;
@@ -44,6 +44,7 @@ pub fn save(
     json["dtype"] = match dtype {
         DType::F32 => "float32",
         DType::BF16 => "bfloat16",
+        DType::F16 => "float16",
     }
     .into();
     let text = format!("{json:#}\n");
@@ -57,6 +58,7 @@ fn header(specs: &[ParamSpec], dtype: DType) -> Vec<u8> {
     let name = match dtype {
         DType::F32 => "F32",
         DType::BF16 => "BF16",
+        DType::F16 => "F16",
     };
     let mut map = Map::from_iter([("__metadata__".into(), json!({"format": "pt"}))]);
     let mut start = 0;
@@ -79,6 +81,7 @@ fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
     match dtype {
         DType::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::BF16 => values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use models::{count, parameters, presets};
+use models::{Config, count, parameters, presets};
 use tensor::params::Role;
 
 #[test]
@@ -71,4 +71,35 @@ fn batch_sizes_follow_the_length_of_the_run() {
 fn an_unknown_preset_is_answered_with_the_known_ones() {
     let message = presets::find("granite-5").err().unwrap().to_string();
     assert!(message.contains("`granite-5`") && message.contains("granite-nano, qwen-nano"), "{message}");
+}
+
+#[test]
+fn another_hidden_size_makes_a_model_of_that_width_that_reads_back() {
+    for (name, hidden) in [
+        ("qwen-block-muon", 512),
+        ("qwen2.5-0.5b", 448),
+        ("granite-4.0-h-350m", 384),
+        ("granite-4.0-350m", 512),
+        ("granite-nano", 64),
+    ] {
+        let preset = presets::find(name).unwrap().config();
+        let config = preset.clone().with_hidden_size(hidden).unwrap();
+        assert_eq!(config.hidden_size(), hidden, "{name}");
+        assert_eq!(config.num_layers(), preset.num_layers());
+        assert_eq!(Config::parse(&config.to_json().to_string(), "config.json").unwrap(), config, "{name}");
+        assert_eq!(preset.clone().with_hidden_size(preset.hidden_size()), Ok(preset), "{name}");
+    }
+}
+
+#[test]
+fn a_hidden_size_that_heads_do_not_divide_is_refused() {
+    for (name, hidden, told) in [
+        ("qwen-block-muon", 1000, "16 attention heads of an even width do not divide; take a multiple of 32"),
+        ("qwen-block-muon", 0, "multiple of 32"),
+        ("granite-4.0-h-350m", 400, "12 attention heads do not divide; take a multiple of 12"),
+        ("granite-4.0-h-350m", 420, "840 channels"),
+    ] {
+        let error = presets::find(name).unwrap().config().with_hidden_size(hidden).unwrap_err();
+        assert!(error.starts_with(&format!("is {hidden}")) && error.contains(told), "{error}");
+    }
 }

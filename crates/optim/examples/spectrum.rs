@@ -1,18 +1,18 @@
 //! Error and cost of the estimated ranks and of noise.
 //!
 //! `cargo run --release -p optim --example spectrum -- cpu MOMENTA.safetensors` prints, for every matrix of the file,
-//! the exact effective rank and how far both estimates are off. `... -- cuda` times everything for the 140 matrices of
+//! the exact effective rank and how far both estimates are off. `... -- cuda` times everything for the 136 matrices of
 //! granite-4.0-h-350m; `... -- cpu` does so for one matrix.
 
 use std::path::Path;
 use std::time::Instant;
 
 use optim::noise::{self, Kind};
-use optim::ortho::Method;
+use optim::ortho::Ortho;
 use optim::spectrum;
 use safetensors::{Dtype, SafeTensors};
 use tensor::random::{Stream, normal};
-use tensor::{Device, Tensor};
+use tensor::{DType, Device, Tensor};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -83,9 +83,10 @@ fn all(device: &Device, banks: &[Tensor]) -> Result<(), Failure> {
         let keys: Vec<u64> = (0..x.shape()[0] as u64).collect();
         noise::draw(kind, device, [x.shape()[1], x.shape()[2]], false, 1, 2, &keys)
     };
+    let polar = Ortho::parse("polar", "", 0, DType::F32)?;
     time("Gaussian noise", banks, |x| draw(Kind::Gaussian, x))?;
     time("orthogonal noise", banks, |x| draw(Kind::Orthogonal, x))?;
-    time("polar", banks, |x| Method::Polar.orthogonalize(x))?;
+    time("polar", banks, |x| polar.apply(x))?;
     for steps in STEPS {
         time(&format!("quadrature, {steps} steps"), banks, |x| spectrum::by_quadrature(x, steps))?;
     }

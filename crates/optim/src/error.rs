@@ -24,6 +24,35 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A gradient with a NaN or an infinity; nothing was changed.
+    #[error("the gradient of {weight} is not finite; weights and optimizer state are untouched")]
+    NotFinite {
+        /// Name of the first such weight.
+        weight: String,
+    },
+    /// A matrix with a NaN or an infinity, or one on which a method failed.
+    #[error("{method}: matrix {member} of the bank {shape:?} {reason}")]
+    Matrix {
+        /// The orthogonaliser.
+        method: &'static str,
+        /// Index in the bank.
+        member: usize,
+        /// Shape of the bank.
+        shape: Vec<usize>,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A state to continue from that is not this optimizer's.
+    #[error("optimizer state: {0}")]
+    State(String),
+    /// A weight that is claimed by no rule, or by two.
+    #[error("weight {weight} {reason}")]
+    Routing {
+        /// Name of the weight.
+        weight: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A device, a kernel or a decomposition failed.
     #[error(transparent)]
     Tensor(#[from] tensor::Error),

@@ -6,13 +6,39 @@ use tensor::{DType, Device, Tensor};
 
 use crate::error::Result;
 
-/// Kernel sources of this crate.
-pub const KERNELS: &[&Source] = &[&SOURCE, &crate::noise::SOURCE, &crate::spectrum::SOURCE];
-
-static SOURCE: Source = Source { name: "optim/kernels.cu", text: include_str!("kernels.cu") };
+/// Kernel source of this module.
+pub(crate) static SOURCE: Source = Source { name: "optim/kernels.cu", text: include_str!("kernels.cu") };
 
 const BLOCK: usize = 1 << 14;
-const THREADS: u32 = 256;
+pub(crate) const THREADS: u32 = 256;
+
+/// What a gradient goes through before it enters the momentum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    None = 0,
+    /// `tanh(g) |g|`.
+    Tanh = 1,
+    /// `sigmoid(g) g`.
+    Sigmoid = 2,
+    /// `max(g, 0)`.
+    Relu = 3,
+}
+
+impl Gate {
+    #[inline(always)]
+    fn of(self, g: f32) -> f32 {
+        match self {
+            Gate::None => g,
+            Gate::Tanh => g.tanh() * g.abs(),
+            Gate::Sigmoid => sigmoid(g) * g,
+            Gate::Relu => g.max(0.0),
+        }
+    }
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
 
 /// `y = a y + b x`.
 pub(crate) fn axpby(y: &Tensor, a: f32, x: &Tensor, b: f32) -> Result<()> {
@@ -26,130 +52,212 @@ pub(crate) fn axpby(y: &Tensor, a: f32, x: &Tensor, b: f32) -> Result<()> {
         }
         Device::Cuda(gpu) => {
             let args = [Arg::Ptr(y.ptr()), Arg::F32(a), Arg::Ptr(x.ptr()), Arg::F32(b)];
-            elementwise(gpu, "axpby", y.numel(), &args)
+            elementwise(gpu, DType::F32, "axpby", y.numel(), &args)
         }
     }
 }
 
-/// `y = a x`.
-pub(crate) fn scale_into(y: &Tensor, x: &Tensor, a: f32) -> Result<()> {
-    match y.device() {
-        Device::Cpu => {
-            let x = x.read();
-            y.write().par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| {
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = a * x);
-            });
-            Ok(())
-        }
-        Device::Cuda(gpu) => {
-            let args = [Arg::Ptr(y.ptr()), Arg::Ptr(x.ptr()), Arg::F32(a)];
-            elementwise(gpu, "scale_into", y.numel(), &args)
-        }
-    }
-}
-
-/// Sums of squares of parts of `x`, which add up to that of the whole: f32 `[n]`.
-pub(crate) fn partial_squares(x: &Tensor) -> Result<Tensor> {
+/// `x = a x`.
+pub(crate) fn scale(x: &Tensor, a: f32) -> Result<()> {
     match x.device() {
         Device::Cpu => {
-            let square = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() as f32;
-            let partial: Vec<f32> = x.read().par_chunks(BLOCK).map(square).collect();
-            Ok(Device::Cpu.from_slice(&partial, &[partial.len()])?)
+            x.write().par_chunks_mut(BLOCK).for_each(|x| x.iter_mut().for_each(|x| *x *= a));
+            Ok(())
         }
         Device::Cuda(gpu) => {
-            let blocks = x.numel().div_ceil(16 * THREADS as usize).min(512);
-            let partial = x.device().empty(&[blocks], DType::F32)?;
-            let args = [Arg::Ptr(x.ptr()), Arg::Ptr(partial.ptr()), Arg::I64(x.numel() as i64)];
-            gpu.launch(
-                &SOURCE,
-                DType::F32,
-                "partial_squares",
-                [blocks as u32, 1, 1],
-                [THREADS, 1, 1],
-                0,
-                &args,
-            )?;
-            Ok(partial)
+            elementwise(gpu, DType::F32, "scale", x.numel(), &[Arg::Ptr(x.ptr()), Arg::F32(a)])
         }
     }
 }
 
-/// Each member of the bank `x [L, ..]` divided by its Frobenius norm into `y`; a member of zeros stays zero.
-///
-/// The norm is taken after division by the largest entry, so that it neither overflows nor vanishes.
-pub(crate) fn normalize(y: &Tensor, x: &Tensor) -> Result<()> {
-    let size = x.numel() / x.shape()[0];
-    match x.device() {
-        Device::Cpu => {
-            let x = x.read();
-            y.write().par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(y, x)| {
-                let max = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-                let inverse = if max > 0.0 { 1.0 / max } else { 0.0 };
-                let square: f64 = x.iter().map(|x| f64::from(x * inverse).powi(2)).sum();
-                let scale = if max > 0.0 { (1.0 / square.sqrt()) as f32 } else { 0.0 };
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = x * inverse * scale);
-            });
-            Ok(())
-        }
-        Device::Cuda(gpu) => {
-            let (members, blocks) = (x.shape()[0] as u32, 64u32);
-            let partial = x.device().empty(&[2, members as usize, blocks as usize], DType::F32)?;
-            let (maxima, squares) = (partial.slot(0), partial.slot(1));
-            let grid = [blocks, members, 1];
-            let launch = |kernel: &str, args: &[Arg]| {
-                gpu.launch(&SOURCE, DType::F32, kernel, grid, [THREADS, 1, 1], 0, args)
-            };
-            let (from, size) = (Arg::Ptr(x.ptr()), Arg::I64(size as i64));
-            let (maxima, squares) = (Arg::Ptr(maxima.ptr()), Arg::Ptr(squares.ptr()));
-            launch("block_maxima", &[from, size, maxima])?;
-            launch("block_squares", &[from, size, maxima, squares])?;
-            launch("normalize", &[Arg::Ptr(y.ptr()), from, size, maxima, squares])?;
-            Ok(())
-        }
-    }
-}
-
-/// Constants of one AdamW step.
-#[derive(Clone, Copy)]
-pub(crate) struct AdamWStep {
-    pub b1: f32,
-    pub b2: f32,
-    pub eps: f32,
-    /// `1 - rate * decay`.
-    pub keep: f32,
-    /// `rate / (1 - b1^t)`.
-    pub rate: f32,
-    /// `1 / sqrt(1 - b2^t)`.
-    pub root: f32,
-}
-
-/// One AdamW step of a bank.
-pub(crate) fn adamw(w: &Tensor, g: &Tensor, m: &Tensor, v: &Tensor, s: AdamWStep) -> Result<()> {
-    match w.device() {
+/// `m = decay m + weight gate(g)`.
+pub(crate) fn momentum(m: &Tensor, g: &Tensor, decay: f32, weight: f32, gate: Gate) -> Result<()> {
+    match m.device() {
         Device::Cpu => {
             let g = g.read();
-            let (mut w, mut m, mut v) = (w.write(), m.write(), v.write());
-            let chunks = w.par_chunks_mut(BLOCK).zip(m.par_chunks_mut(BLOCK)).zip(v.par_chunks_mut(BLOCK));
-            chunks.zip(g.par_chunks(BLOCK)).for_each(|(((w, m), v), g)| {
-                for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
-                    *m = s.b1 * *m + (1.0 - s.b1) * g;
-                    *v = s.b2 * *v + (1.0 - s.b2) * g * g;
-                    *w = *w * s.keep - s.rate * *m / (v.sqrt() * s.root + s.eps);
-                }
+            m.write().par_chunks_mut(BLOCK).zip(g.par_chunks(BLOCK)).for_each(|(m, g)| {
+                m.iter_mut().zip(g).for_each(|(m, g)| *m = decay * *m + weight * gate.of(*g));
             });
             Ok(())
         }
         Device::Cuda(gpu) => {
-            let pointers = [w, g, m, v].map(|t| Arg::Ptr(t.ptr()));
-            let numbers = [s.b1, s.b2, s.eps, s.keep, s.rate, s.root].map(Arg::F32);
-            elementwise(gpu, "adamw", w.numel(), &[&pointers[..], &numbers[..]].concat())
+            let pointers = [m, g].map(|t| Arg::Ptr(t.ptr()));
+            let numbers = [Arg::F32(decay), Arg::F32(weight), Arg::I32(gate as i32)];
+            elementwise(gpu, DType::F32, "momentum", m.numel(), &[&pointers[..], &numbers[..]].concat())
         }
     }
+}
+
+/// What is made of momentum and gradient before the orthogonaliser.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Compose {
+    /// With Nesterov momentum, the weights of the buffer and of the gated gradient; else the buffer alone.
+    pub nesterov: Option<(f32, f32)>,
+    pub gate: Gate,
+    /// Whether the result `x` becomes `x sigmoid(x)`.
+    pub self_gate: bool,
+}
+
+/// A new tensor made of momentum `m` and gradient `g`.
+pub(crate) fn compose(m: &Tensor, g: &Tensor, how: Compose) -> Result<Tensor> {
+    let x = m.device().empty(m.shape(), DType::F32)?;
+    match m.device() {
+        Device::Cpu => {
+            let (m, g) = (m.read(), g.read());
+            x.write().par_chunks_mut(BLOCK).zip(m.par_chunks(BLOCK)).zip(g.par_chunks(BLOCK)).for_each(
+                |((x, m), g)| {
+                    for ((x, m), g) in x.iter_mut().zip(m).zip(g) {
+                        let value =
+                            how.nesterov.map_or(*m, |(keep, weight)| weight * how.gate.of(*g) + keep * m);
+                        *x = if how.self_gate { value * sigmoid(value) } else { value };
+                    }
+                },
+            );
+        }
+        Device::Cuda(gpu) => {
+            let (keep, weight) = how.nesterov.unwrap_or((1.0, 0.0));
+            let pointers = [&x, m, g].map(|t| Arg::Ptr(t.ptr()));
+            let numbers = [
+                Arg::F32(keep),
+                Arg::F32(weight),
+                Arg::I32(how.gate as i32),
+                Arg::I32(i32::from(how.self_gate)),
+            ];
+            elementwise(gpu, DType::F32, "compose", x.numel(), &[&pointers[..], &numbers[..]].concat())?;
+        }
+    }
+    Ok(x)
+}
+
+/// Scales the buffers `m [L, ..]` where the gradient's magnitude exceeds the member's threshold.
+pub(crate) fn scale_above(m: &Tensor, g: &Tensor, thresholds: &Tensor, factor: f32) -> Result<()> {
+    let members = m.shape()[0];
+    let size = m.numel() / members;
+    match m.device() {
+        Device::Cpu => {
+            let (g, thresholds) = (g.read(), thresholds.read());
+            let members = m.write();
+            let mut members = members;
+            members.par_chunks_mut(size).zip(g.par_chunks(size)).zip(&thresholds[..]).for_each(
+                |((m, g), threshold)| {
+                    m.iter_mut().zip(g).filter(|(_, g)| g.abs() > *threshold).for_each(|(m, _)| *m *= factor);
+                },
+            );
+            Ok(())
+        }
+        Device::Cuda(gpu) => {
+            let pointers = [m, g, thresholds].map(|t| Arg::Ptr(t.ptr()));
+            let args = [&pointers[..], &[Arg::F32(factor), Arg::I64(size as i64)]].concat();
+            launch(gpu, DType::F32, "scale_above", [parts(size), members as u32, 1], &args)
+        }
+    }
+}
+
+/// Square of the Frobenius norm of each member of `x [L, ..]`, in f64: neither overflows nor vanishes for any f32.
+pub(crate) fn member_squares(x: &Tensor) -> Result<Vec<f64>> {
+    let members = x.shape()[0];
+    let size = x.numel() / members;
+    match x.device() {
+        Device::Cpu => {
+            let square = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+            let x = x.read();
+            let member = |x: &[f32]| x.par_chunks(BLOCK).map(square).collect::<Vec<_>>().iter().sum();
+            Ok(x.chunks_exact(size).map(member).collect())
+        }
+        Device::Cuda(_) => {
+            let partial = start_squares(x, members)?;
+            Ok(partial.to_vec()?.chunks_exact(partial.numel() / members).map(add_squares).collect())
+        }
+    }
+}
+
+/// Starts the sums of squares of a GPU's `x`, in `members` equal runs: `[members, parts, 2]`.
+pub(crate) fn start_squares(x: &Tensor, members: usize) -> Result<Tensor> {
+    let Device::Cuda(gpu) = x.device() else { panic!("on the CPU the sums are there at once") };
+    let size = x.numel() / members;
+    let blocks = size.div_ceil(16 * THREADS as usize).min(512);
+    let partial = x.device().empty(&[members, blocks, 2], DType::F32)?;
+    let args = [Arg::Ptr(x.ptr()), Arg::Ptr(partial.ptr()), Arg::I64(size as i64)];
+    launch(gpu, DType::F32, "partial_squares", [blocks as u32, members as u32, 1], &args)?;
+    Ok(partial)
+}
+
+/// Adds up parts of [`start_squares`].
+pub(crate) fn add_squares(parts: &[f32]) -> f64 {
+    parts.chunks_exact(2).map(|p| f64::from(p[0]) * f64::from(p[1]).exp2()).sum()
+}
+
+/// Divides each line of `x` (a matrix's out axis counts the lines) by the root of the running mean of its squares in
+/// `moments [L, lines]`, then gives each member the Frobenius norm `target`.
+pub(crate) fn neurons(
+    x: &Tensor,
+    out_axis: usize,
+    moments: &Tensor,
+    beta: f32,
+    eps: f32,
+    target: f32,
+) -> Result<()> {
+    let [members, m, n] = *x.shape() else { panic!("{x:?} is no bank of matrices") };
+    // Lines, their length, elements from line to line and within one.
+    let (lines, length, line_step, step, period) =
+        if out_axis == 0 { (m, n, n, 1, m * n) } else { (n, m, 1, n, n) };
+    match x.device() {
+        Device::Cpu => {
+            let (mut x, mut moments) = (x.write(), moments.write());
+            for (x, moments) in x.chunks_exact_mut(m * n).zip(moments.chunks_exact_mut(lines)) {
+                let mut total = 0.0;
+                let mut factors = vec![0.0; lines];
+                for (line, (moment, factor)) in moments.iter_mut().zip(&mut factors).enumerate() {
+                    let sum: f32 =
+                        x[line * line_step..].iter().step_by(step).take(length).map(|x| x * x).sum();
+                    *moment = beta * *moment + (1.0 - beta) * sum / length as f32;
+                    *factor = 1.0 / (moment.sqrt() + eps);
+                    total += sum * *factor * *factor;
+                }
+                let whole = if total > 0.0 { target / total.sqrt() } else { 0.0 };
+                for (i, x) in x.iter_mut().enumerate() {
+                    *x *= factors[i % period / line_step] * whole;
+                }
+            }
+            Ok(())
+        }
+        Device::Cuda(gpu) => {
+            let scratch = x.device().empty(&[2, members, lines], DType::F32)?;
+            let (factors, squares) = (Arg::Ptr(scratch.slot(0).ptr()), Arg::Ptr(scratch.slot(1).ptr()));
+            let (size, of) = (Arg::I64((m * n) as i64), Arg::I32(lines as i32));
+            let (line_step, step) = (Arg::I64(line_step as i64), Arg::I64(step as i64));
+            let (x_ptr, moments) = (Arg::Ptr(x.ptr()), Arg::Ptr(moments.ptr()));
+            let args = [
+                x_ptr,
+                moments,
+                factors,
+                squares,
+                size,
+                of,
+                Arg::I32(length as i32),
+                line_step,
+                step,
+                Arg::F32(beta),
+                Arg::F32(eps),
+            ];
+            launch(gpu, x.dtype(), "neuron_moments", [(members * lines) as u32, 1, 1], &args)?;
+            let period = Arg::I64(period as i64);
+            let args = [x_ptr, factors, squares, size, of, line_step, period, Arg::F32(target)];
+            launch(gpu, x.dtype(), "neuron_scale", [parts(m * n), members as u32, 1], &args)
+        }
+    }
+}
+
+/// Blocks for `n` elements of one member.
+pub(crate) fn parts(n: usize) -> u32 {
+    n.div_ceil(4 * THREADS as usize).min(1 << 20) as u32
+}
+
+fn launch(gpu: &Gpu, element: DType, kernel: &str, grid: [u32; 3], args: &[Arg]) -> Result<()> {
+    Ok(gpu.launch(&SOURCE, element, kernel, grid, [THREADS, 1, 1], 0, args)?)
 }
 
 /// Launches a kernel over `n` elements; its last argument is `n`.
-fn elementwise(gpu: &Gpu, kernel: &str, n: usize, args: &[Arg]) -> Result<()> {
-    let blocks = n.div_ceil(4 * THREADS as usize).min(1 << 20) as u32;
-    let args = [args, &[Arg::I64(n as i64)]].concat();
-    Ok(gpu.launch(&SOURCE, DType::F32, kernel, [blocks, 1, 1], [THREADS, 1, 1], 0, &args)?)
+fn elementwise(gpu: &Gpu, element: DType, kernel: &str, n: usize, args: &[Arg]) -> Result<()> {
+    launch(gpu, element, kernel, [parts(n), 1, 1], &[args, &[Arg::I64(n as i64)]].concat())
 }

@@ -6,65 +6,107 @@
 //!
 //! ```
 //! use std::collections::BTreeMap;
-//! use optim::{AdamWSettings, Optimizer, Rates};
+//! use optim::{Common, Optimizer, Rates, Watch};
 //! use tensor::{Device, Precision, params::{Init, ParamSpec, Params, Role}};
 //!
 //! let weight = ParamSpec {
 //!     name: "w".into(),
 //!     shape: vec![2, 3],
 //!     role: Role::Matrix,
+//!     out_axis: 0,
 //!     segments: vec![],
 //!     init: Init::Zeros,
 //! };
 //! let params = Params::new(&Device::Cpu, Precision::F32, vec![weight])?;
 //! params.banks()[0].grad.copy_from_slice(&[1.0, 0.0, 0.0, 0.0, -2.0, 0.0])?;
-//! let mut muon = Optimizer::new("muon", &BTreeMap::new(), &AdamWSettings::default(), &params)?;
-//! muon.step(&params, Rates { matrices: 0.5, rest: 1e-3 })?;
+//! let mut muon = Optimizer::new("muon", &BTreeMap::new(), &Common::default(), &params)?;
+//! muon.step(&params, Rates { matrices: 0.5, rest: 1e-3 }, Watch::Off)?;
 //! // The polar factor of the gradient has singular values 1, whatever the gradient's were.
 //! let w = params.weight(0)?;
 //! assert!((w[0] + 0.5).abs() < 1e-5 && (w[4] - 0.5).abs() < 1e-5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod adamw;
+pub mod check;
+mod diagnostics;
 mod error;
 mod kernels;
-mod muon;
 pub mod noise;
 mod norm;
 mod optimizer;
 pub mod ortho;
+mod pipeline;
+mod quantile;
+mod record;
 pub mod routing;
+mod rows;
 mod settings;
 pub mod spectrum;
+mod tiles;
 
-pub use adamw::AdamWSettings;
+pub use diagnostics::Watch;
 pub use error::{Error, Result};
-pub use kernels::KERNELS;
 pub use norm::gradient_norm;
-pub use optimizer::{Optimizer, Rates, Rule};
+pub use optimizer::{Common, Optimizer, Rates, Report};
+pub use record::Rounding;
+pub use rows::adamw::AdamWSettings;
 pub use settings::{Default, Key, Settings, Value};
 
-use tensor::params::Bank;
+use tensor::cuda::Source;
+
+/// Kernel sources of this crate.
+pub const KERNELS: &[&Source] =
+    &[&kernels::SOURCE, &tiles::SOURCE, &quantile::SOURCE, &ortho::SOURCE, &noise::SOURCE, &spectrum::SOURCE];
 
 /// One optimizer.
 pub struct Row {
-    /// Name in recipes and flags.
+    /// Name in recipes, flags and reports.
     pub name: &'static str,
     /// One line of help.
     pub about: &'static str,
-    /// Its keys beside the learning rate.
-    pub keys: &'static [Key],
+    /// Its keys beside the shared ones, and shared ones with another default.
+    own: &'static [Key],
+    /// Which of a model's learning rates suits it.
+    pub lr: LrHint,
     /// Bytes of state it keeps for each matrix entry.
     pub state_bytes: usize,
-    /// Which weights go to its rule.
-    route: routing::Route,
-    /// Builds the rule for one bank.
-    build: fn(&Settings, &AdamWSettings, &Bank) -> Result<Box<dyn Rule>>,
+    /// Builds its rules.
+    build: Build,
+}
+
+/// What size of learning rate suits an optimizer: what the norm of its updates at rate 1 is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LrHint {
+    /// Singular values of about 1.
+    Spectral,
+    /// A root mean square of 0.2, whatever the shape: the rates of `AdamW` suit it.
+    Rms,
+    /// `AdamW` itself.
+    AdamW,
+}
+
+/// How a row makes the rules of a model's banks.
+#[derive(Clone, Copy)]
+enum Build {
+    /// Matrices by a pipeline, the rest by `AdamW`.
+    Matrices(fn(&Settings) -> Result<pipeline::Plan>),
+    /// `AdamW` on everything.
+    AdamW,
 }
 
 /// All optimizers.
-pub static ALL: &[Row] = &[muon::ROW, adamw::ROW];
+pub static ALL: &[Row] = &[
+    rows::muon::ROW,
+    rows::nolah::ROW,
+    rows::orthonoise::ROW,
+    rows::isotropic::ROW,
+    rows::block_muon::ROW,
+    rows::block_periodic::ROW,
+    rows::muon_nesterov::ROW,
+    rows::moonlight::ROW,
+    rows::normuon::ROW,
+    rows::adamw::ROW,
+];
 
 /// The row of an optimizer.
 pub fn find(name: &str) -> Result<&'static Row> {
@@ -72,4 +114,14 @@ pub fn find(name: &str) -> Result<&'static Row> {
         name: name.to_string(),
         known: ALL.iter().map(|row| row.name).collect::<Vec<_>>().join(", "),
     })
+}
+
+impl Row {
+    /// Its keys beside the learning rate: its own first, then the shared ones of all matrix rules.
+    pub fn keys(&self) -> Vec<Key> {
+        let shared: &[Key] = if matches!(self.build, Build::AdamW) { &[] } else { pipeline::keys::SHARED };
+        let new = |key: &&Key| !shared.iter().any(|shared| shared.name == key.name);
+        let changed = |key: &Key| self.own.iter().find(|own| own.name == key.name).copied().unwrap_or(*key);
+        self.own.iter().filter(new).copied().chain(shared.iter().map(changed)).collect()
+    }
 }

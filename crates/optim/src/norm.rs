@@ -1,17 +1,36 @@
-//! Norms of gradients: what guards and diagnostics read.
+//! The global gradient norm: the guard before every step, and clipping.
 
-use tensor::params::Params;
+use tensor::Device;
+use tensor::params::{Bank, Params};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels;
 
-/// Global L2 norm of all gradients; not finite if any entry is not.
+/// Global L2 norm of all gradients; an error names the first weight whose gradient is not finite.
 pub fn gradient_norm(params: &Params) -> Result<f64> {
-    let partials =
-        params.banks().iter().map(|bank| kernels::partial_squares(&bank.grad)).collect::<Result<Vec<_>>>()?;
-    let mut total = 0.0;
-    for partial in partials {
-        total += partial.to_vec()?.iter().map(|&x| f64::from(x)).sum::<f64>();
+    let banks = params.banks();
+    let squares: Vec<f64> = match params.device() {
+        Device::Cpu => banks.iter().map(whole).collect::<Result<_>>()?,
+        Device::Cuda(_) => {
+            // All sums are started before the first is waited for.
+            let parts =
+                banks.iter().map(|bank| kernels::start_squares(&bank.grad, 1)).collect::<Result<Vec<_>>>()?;
+            parts.iter().map(|part| Ok(kernels::add_squares(&part.to_vec()?))).collect::<Result<_>>()?
+        }
+    };
+    let total: f64 = squares.iter().sum();
+    if total.is_finite() {
+        return Ok(total.sqrt());
+    }
+    for bank in banks {
+        let squares = kernels::member_squares(&bank.grad)?;
+        if let Some(i) = squares.iter().position(|square| !square.is_finite()) {
+            return Err(Error::NotFinite { weight: params.specs()[bank.members[i]].name.clone() });
+        }
     }
     Ok(total.sqrt())
+}
+
+fn whole(bank: &Bank) -> Result<f64> {
+    Ok(kernels::member_squares(&bank.grad)?.iter().sum())
 }

@@ -1,9 +1,9 @@
 //! The closing table of a run and the list of runs.
 
 use comfy_table::{CellAlignment, Table, presets};
-use runs::{LossSummary, RunInfo, State};
+use runs::{LossSummary, Metrics, RunInfo, State};
 
-use crate::format;
+use crate::{diagnostics, format};
 
 /// The characters a table may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,8 @@ pub fn bits_per_token(loss: f64) -> f64 {
 /// What a run prints at its end: its losses beside the floor, then speed, memory, cost and folder.
 ///
 /// The distance to the floor is that of the final loss, in nats and in percent of the floor. What is unknown is left out.
-pub fn closing_table(run: &RunInfo, charset: Charset) -> String {
+/// `metrics` are the run's own, for the diagnostics.
+pub fn closing_table(run: &RunInfo, metrics: &Metrics, charset: Charset) -> String {
     let metadata = &run.metadata;
     let floor = metadata.setup.entropy_floor;
     let state = match &metadata.state {
@@ -62,7 +63,7 @@ pub fn closing_table(run: &RunInfo, charset: Charset) -> String {
 
     let mut facts = Table::new();
     facts.load_style(presets::NOTHING);
-    for (label, text) in facts_of(run) {
+    for (label, text) in facts_of(run, metrics) {
         facts.add_row([label.to_owned(), text]);
     }
     let text = format!("{}: {state}\n{losses}\n{}\n", metadata.name, trim_ends(&facts.to_string()));
@@ -120,7 +121,7 @@ fn loss_row(label: &str, summary: &LossSummary, floor: Option<f64>) -> Vec<Strin
     row
 }
 
-fn facts_of(run: &RunInfo) -> Vec<(&'static str, String)> {
+fn facts_of(run: &RunInfo, metrics: &Metrics) -> Vec<(&'static str, String)> {
     let metadata = &run.metadata;
     let setup = &metadata.setup;
     let precision = if setup.precision.is_empty() { String::new() } else { format!(", {}", setup.precision) };
@@ -142,6 +143,7 @@ fn facts_of(run: &RunInfo) -> Vec<(&'static str, String)> {
     if let Some(memory) = metadata.peak_memory_bytes {
         facts.push(("peak memory", format::bytes(memory)));
     }
+    facts.extend(diagnostics::summary(metrics, setup.precision == "bf16"));
     if let (Some(rate), Some(usd)) = (metadata.usd_per_hour, metadata.usd) {
         facts.push(("cost", format!("{} at {} an hour", format::dollars(usd), format::dollars(rate))));
     }

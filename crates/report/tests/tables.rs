@@ -1,7 +1,7 @@
 //! Tables from the outside.
 
 use report::{Charset, bits_per_token, closing_table, perplexity, runs_table};
-use runs::{Metadata, Row, RunInfo, Setup, State};
+use runs::{Metadata, Metrics, Row, RunInfo, Setup, State};
 
 fn run(name: &str, floor: Option<f64>) -> RunInfo {
     let setup = Setup {
@@ -35,7 +35,7 @@ fn run(name: &str, floor: Option<f64>) -> RunInfo {
 
 #[test]
 fn the_closing_table() {
-    let text = closing_table(&run("quiet-otter", Some(1.871)), Charset::Unicode);
+    let text = closing_table(&run("quiet-otter", Some(1.871)), &Metrics::default(), Charset::Unicode);
     insta::assert_snapshot!(text);
 }
 
@@ -46,7 +46,7 @@ fn the_closing_table_of_a_failure_in_ascii() {
     run.metadata.validation_loss = runs::LossSummary::default();
     run.metadata.train_loss.record(201, f64::NAN);
     run.metadata.usd_per_hour = None;
-    let text = closing_table(&run, Charset::Ascii);
+    let text = closing_table(&run, &Metrics::default(), Charset::Ascii);
     assert!(text.is_ascii());
     assert!(!text.contains("validation") && !text.contains("floor") && !text.contains("cost"));
     insta::assert_snapshot!(text);

@@ -25,7 +25,7 @@
 //! let store = Store::new(results);
 //! let mut run = store.create(NewRun { name: "first", prefix: "", recipe: "steps = 1\n", metadata })?;
 //!
-//! let mut metrics = run.metrics()?;
+//! let mut metrics = run.metrics(&[])?;
 //! let row = Row { step: 1, tokens: 2048, loss: 6.9, lr: 1e-4, ..Row::default() };
 //! metrics.append(&row)?;
 //! run.metadata.record(&row);

@@ -31,6 +31,6 @@ pub struct Row {
     pub tokens_per_s: f64,
     /// Validation loss after the step, nats per token; an empty cell where not evaluated.
     pub val_loss: Option<f64>,
-    /// Named diagnostics of the step. The first row fixes the columns; later rows may leave some out (empty cells) but add none.
+    /// Named diagnostics of the step: any of the columns that the file was begun with; the others stay empty.
     pub diagnostics: Vec<(String, f64)>,
 }

@@ -36,9 +36,9 @@ impl Run {
         self.metadata.write(&self.dir)
     }
 
-    /// Begins `metrics.csv`; refused if the run has one.
-    pub fn metrics(&self) -> Result<MetricsWriter> {
-        MetricsWriter::create(&self.dir)
+    /// Begins `metrics.csv` with columns for these diagnostics; refused if the run has one.
+    pub fn metrics(&self, diagnostics: &[&str]) -> Result<MetricsWriter> {
+        MetricsWriter::create(&self.dir, diagnostics)
     }
 
     /// Writes the file `rel`, a path relative to the run's folder, whole or not at all; folders on the way are made.

@@ -6,14 +6,18 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use runs::{Error, Metadata, Metrics, MetricsWriter, NewRun, Row, Setup, Store, Timestamp};
 
-fn writer() -> (tempfile::TempDir, PathBuf, MetricsWriter) {
+fn writer(diagnostics: &[&str]) -> (tempfile::TempDir, PathBuf, MetricsWriter) {
     let folder = tempfile::tempdir().unwrap();
     let metadata = Metadata::new(vec![], Setup::default(), Timestamp::UNIX_EPOCH);
     let new = NewRun { name: "one", prefix: "", recipe: "", metadata };
     let run = Store::new(folder.path()).create(new).unwrap();
     let path = run.dir().join("metrics.csv");
-    let writer = run.metrics().unwrap();
-    assert!(matches!(run.metrics(), Err(Error::Io { .. })), "a second writer");
+    for names in [&["a,b"][..], &["loss"], &["x", "x"], &[""], &["a\nb"]] {
+        assert!(matches!(run.metrics(names), Err(Error::Row { .. })), "{names:?}");
+    }
+    assert!(!path.exists());
+    let writer = run.metrics(diagnostics).unwrap();
+    assert!(matches!(run.metrics(&[]), Err(Error::Io { .. })), "a second writer");
     (folder, path, writer)
 }
 
@@ -32,8 +36,9 @@ fn row(step: u64) -> Row {
 
 #[test]
 fn the_file_is_plain_csv_and_every_row_is_there_at_once() {
-    let (_folder, path, mut writer) = writer();
-    assert_eq!(Metrics::read(&path).unwrap(), Metrics::default());
+    let (_folder, path, mut writer) = writer(&["muon/rms", "cos"]);
+    let begun = Metrics::read(&path).unwrap();
+    assert_eq!((begun.rows.len(), begun.diagnostics), (0, vec!["muon/rms".into(), "cos".into()]));
     writer
         .append(&Row { diagnostics: vec![("muon/rms".into(), 0.2), ("cos".into(), -1.0)], ..row(1) })
         .unwrap();
@@ -53,18 +58,14 @@ fn the_file_is_plain_csv_and_every_row_is_there_at_once() {
 
 #[test]
 fn rows_that_do_not_fit_are_refused_and_leave_no_trace() {
-    let (_folder, path, mut writer) = writer();
+    let (_folder, path, mut writer) = writer(&["x"]);
     let with = |names: &[&str], row: Row| Row {
         diagnostics: names.iter().map(|&name| (name.to_owned(), 1.0)).collect(),
         ..row
     };
-    for names in [&["a,b"][..], &["loss"], &["x", "x"], &[""], &["a\nb"]] {
-        assert!(matches!(writer.append(&with(names, row(1))), Err(Error::Row { .. })), "{names:?}");
-    }
-    assert_eq!(fs::read(&path).unwrap(), b"");
     writer.append(&with(&["x"], row(5))).unwrap();
     let before = fs::read(&path).unwrap();
-    for bad in [with(&["y"], row(6)), row(5), row(4)] {
+    for bad in [with(&["y"], row(6)), with(&["x", "x"], row(6)), row(5), row(4)] {
         assert!(matches!(writer.append(&bad), Err(Error::Row { .. })), "{bad:?}");
     }
     assert_eq!(fs::read(&path).unwrap(), before);
@@ -74,7 +75,7 @@ fn rows_that_do_not_fit_are_refused_and_leave_no_trace() {
 
 #[test]
 fn a_file_cut_anywhere_keeps_its_whole_rows_and_says_so() {
-    let (_folder, path, mut writer) = writer();
+    let (_folder, path, mut writer) = writer(&[]);
     for step in 1..=3 {
         writer.append(&row(step)).unwrap();
     }
@@ -122,7 +123,7 @@ proptest! {
             let value = f64::from_bits(bits[at]);
             if value.is_nan() { f64::NAN } else { value }
         };
-        let (_folder, path, mut writer) = writer();
+        let (_folder, path, mut writer) = writer(&["x", "subnormal", "zero"]);
         let written = Row {
             step: bits[0],
             tokens: bits[1],

@@ -94,6 +94,41 @@ pub fn matmul(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
     });
 }
 
+/// Rows of a panel of [`matmul_symmetric`].
+const PANEL: usize = 96;
+
+/// `c [r, r] = (c or 0) + alpha a b`, of which it is known that it is symmetric: panels of rows are computed up to their
+/// diagonal block, the rest is mirrored. Each entry is summed in one order whatever the number of cores.
+pub fn matmul_symmetric(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
+    let (a, b) = (a.view(), b.view());
+    let r = a.nrows();
+    // Long panels first, so that none is left over at the end.
+    c[..r * r].par_chunks_mut(PANEL * r).enumerate().rev().for_each(|(i, c)| {
+        let (first, rows) = (i * PANEL, c.len() / r);
+        let width = first + rows;
+        let accumulate = if accumulate { Accum::Add } else { Accum::Replace };
+        // faer 0.24 mistakes the strides of a row-major mutable view, so it is made as the transpose of its transpose.
+        let c = MatMut::from_column_major_slice_with_stride_mut(c, width, rows, r).transpose_mut();
+        product(c, accumulate, a.subrows(first, rows), b.subcols(0, width), alpha, Par::Seq);
+        clear_vector_state();
+    });
+    mirror(c, r);
+}
+
+/// Copies the lower triangle of `c [r, r]` over the upper one, tile by tile.
+fn mirror(c: &mut [f32], r: usize) {
+    const TILE: usize = 32;
+    for rows in (0..r).step_by(TILE) {
+        for cols in (0..=rows).step_by(TILE) {
+            for i in rows..(rows + TILE).min(r) {
+                for j in cols..(cols + TILE).min(i) {
+                    c[j * r + i] = c[i * r + j];
+                }
+            }
+        }
+    }
+}
+
 /// Rows handled by one task of a loop over rows: fixed, so that partial sums do not depend on the machine.
 pub const ROW_BLOCK: usize = 64;
 
@@ -204,4 +239,29 @@ pub fn sigmoid(x: f32) -> f32 {
 #[inline(always)]
 pub fn softplus(x: f32) -> f32 {
     if x > 20.0 { x } else { exp(x).ln_1p() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn symmetric_products_stay_within_their_matrix() {
+        for (r, k) in
+            [(1, 7), (5, 5), (16, 7), (34, 34), (96, 7), (97, 9), (130, 130), (130, 200), (200, 200)]
+        {
+            let x: Vec<f32> = (0..r * k).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+            for accumulate in [false, true] {
+                let mut c = vec![1.0f32; r * r + 4096];
+                let x = Mat::new(&x, r, k);
+                matmul_symmetric(&mut c[..r * r], accumulate, 0.5, x, x.t());
+                let mut want = vec![1.0f32; r * r];
+                matmul(&mut want, accumulate, 0.5, x, x.t());
+                let beyond = c[r * r..].iter().position(|&x| x != 1.0);
+                assert_eq!(beyond, None, "{r} {accumulate}");
+                let off = c.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(off < 1e-4, "{r} {k} {accumulate}: off by {off}");
+            }
+        }
+    }
 }

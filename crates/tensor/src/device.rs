@@ -16,6 +16,8 @@ pub enum DType {
     F32,
     /// bfloat16: the upper half of an f32.
     BF16,
+    /// IEEE half precision: a factor of matrix products, into which f32 can be split; no operation reads it.
+    F16,
 }
 
 impl DType {
@@ -23,7 +25,7 @@ impl DType {
     pub fn size(self) -> usize {
         match self {
             DType::F32 => 4,
-            DType::BF16 => 2,
+            DType::BF16 | DType::F16 => 2,
         }
     }
 }
@@ -36,6 +38,9 @@ pub enum Precision {
     /// Activations and matrix products in bf16, weights of record, gradients and optimizer state in f32.
     /// The default on CUDA.
     Mixed,
+    /// As mixed, with the weights of record in bf16: every update is rounded to it. The CPU, which has no bf16
+    /// arithmetic here, computes in f32 on the rounded weights.
+    Bf16,
 }
 
 impl Precision {
@@ -43,8 +48,22 @@ impl Precision {
     pub fn compute(self) -> DType {
         match self {
             Precision::F32 => DType::F32,
-            Precision::Mixed => DType::BF16,
+            Precision::Mixed | Precision::Bf16 => DType::BF16,
         }
+    }
+
+    /// Element type that the weights of record are rounded to.
+    pub fn record(self) -> DType {
+        match self {
+            Precision::F32 | Precision::Mixed => DType::F32,
+            Precision::Bf16 => DType::BF16,
+        }
+    }
+
+    /// In what a device computes where this is asked for: the CPU has f32 only.
+    #[must_use]
+    pub fn arithmetic(self, device: &Device) -> Precision {
+        if self == Precision::Bf16 && !device.is_cuda() { Precision::F32 } else { self }
     }
 }
 
@@ -53,6 +72,7 @@ impl fmt::Display for Precision {
         f.write_str(match self {
             Precision::F32 => "f32",
             Precision::Mixed => "mixed",
+            Precision::Bf16 => "bf16",
         })
     }
 }
@@ -64,7 +84,8 @@ impl FromStr for Precision {
         match text {
             "f32" => Ok(Precision::F32),
             "mixed" => Ok(Precision::Mixed),
-            other => Err(format!("unknown precision `{other}`; use f32 or mixed")),
+            "bf16" => Ok(Precision::Bf16),
+            other => Err(format!("unknown precision `{other}`; use f32, mixed or bf16")),
         }
     }
 }

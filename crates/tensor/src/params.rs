@@ -25,7 +25,7 @@ pub enum Role {
     Vector,
 }
 
-/// A run of rows of a fused weight (rows of the out axis), such as `z` of a Mamba2 input projection.
+/// A run of rows of a fused weight (along its out axis), such as `z` of a Mamba2 input projection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// Name, such as `gate`.
@@ -54,11 +54,13 @@ pub enum Init {
 pub struct ParamSpec {
     /// Name in the model's file.
     pub name: String,
-    /// Shape; the first axis of a matrix is `out`.
+    /// Shape.
     pub shape: Vec<usize>,
     /// What it is for.
     pub role: Role,
-    /// Segments of the out axis, covering all rows; one entry where the weight is not fused. Empty for vectors.
+    /// The axis of a matrix that is `out`: 0 where it is stored `[out, in]`, as in all models here.
+    pub out_axis: usize,
+    /// Segments of the out axis, covering all of it; one entry where the weight is not fused. Empty for vectors.
     pub segments: Vec<Segment>,
     /// Value at the start.
     pub init: Init,
@@ -77,10 +79,14 @@ pub struct Bank {
     pub shape: Vec<usize>,
     /// Role of all members.
     pub role: Role,
+    /// Which axis of a matrix is `out`.
+    pub out_axis: usize,
     /// Indices of the members in [`Params::specs`], in order of their slots.
     pub members: Vec<usize>,
-    /// Weights of record `[L, ..shape]`, f32.
+    /// Weights of record `[L, ..shape]`: f32, or bf16 on a GPU where matrices of record are bf16.
     pub weight: Tensor,
+    /// Element type whose values the weights of record take; they are rounded to it wherever they are set.
+    pub record: DType,
     /// What the forward pass reads: a bf16 copy in mixed precision, else the weights of record themselves.
     pub compute: Tensor,
     /// Gradients `[L, ..shape]`, f32.
@@ -121,28 +127,36 @@ pub struct Params {
 impl Params {
     /// Lays out zeroed banks for `specs` on `device`.
     pub fn new(device: &Device, precision: Precision, specs: Vec<ParamSpec>) -> Result<Self> {
-        let mut groups: Vec<(Vec<usize>, Role, Vec<usize>)> = Vec::new();
-        let mut index: HashMap<(Vec<usize>, Role), usize> = HashMap::new();
+        let mut groups: Vec<(&ParamSpec, Vec<usize>)> = Vec::new();
+        let mut index: HashMap<(&[usize], Role, usize), usize> = HashMap::new();
         for (i, spec) in specs.iter().enumerate() {
-            let slot = *index.entry((spec.shape.clone(), spec.role)).or_insert_with(|| {
-                groups.push((spec.shape.clone(), spec.role, Vec::new()));
+            let slot = *index.entry((&spec.shape, spec.role, spec.out_axis)).or_insert_with(|| {
+                groups.push((spec, Vec::new()));
                 groups.len() - 1
             });
-            groups[slot].2.push(i);
+            groups[slot].1.push(i);
         }
         let mut banks = Vec::with_capacity(groups.len());
         let mut handles: Vec<Option<Param>> = vec![None; specs.len()];
-        for (shape, role, members) in groups {
+        for (ParamSpec { shape, role, out_axis, .. }, members) in groups {
+            let (shape, role, out_axis) = (shape.clone(), *role, *out_axis);
             let mut full = vec![members.len()];
             full.extend_from_slice(&shape);
-            let weight = device.zeros(&full, DType::F32)?;
             let grad = device.zeros(&full, DType::F32)?;
-            let low = precision.compute() == DType::BF16 && !matches!(role, Role::Vector | Role::Conv);
-            let compute = if low { device.zeros(&full, DType::BF16)? } else { weight.clone() };
+            let low = precision.arithmetic(device).compute() == DType::BF16
+                && !matches!(role, Role::Vector | Role::Conv);
+            let record = precision.record();
+            let (weight, compute) = if low && record == DType::BF16 {
+                let weight = device.zeros(&full, DType::BF16)?;
+                (weight.clone(), weight)
+            } else {
+                let weight = device.zeros(&full, DType::F32)?;
+                (weight.clone(), if low { device.zeros(&full, DType::BF16)? } else { weight })
+            };
             for (slot, &i) in members.iter().enumerate() {
                 handles[i] = Some(Param::alone(compute.slot(slot), grad.slot(slot)));
             }
-            banks.push(Bank { shape, role, members, weight, compute, grad });
+            banks.push(Bank { shape, role, out_axis, members, weight, record, compute, grad });
         }
         let handles = handles.into_iter().flatten().collect();
         Ok(Params { device: device.clone(), precision, specs, banks, handles })
@@ -183,9 +197,15 @@ impl Params {
         self.record(i).to_vec()
     }
 
-    /// Sets the weight of record of parameter `i`; call [`Params::refresh`] after the last one.
+    /// Sets the weight of record of parameter `i`, rounded to its type; call [`Params::refresh`] after the last one.
     pub fn set_weight(&self, i: usize, values: &[f32]) -> Result<()> {
-        self.record(i).copy_from_slice(values)
+        match self.precision.record() {
+            DType::BF16 => {
+                let rounded: Vec<f32> = values.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
+                self.record(i).copy_from_slice(&rounded)
+            }
+            _ => self.record(i).copy_from_slice(values),
+        }
     }
 
     /// Writes the low-precision copies anew from the weights of record.
@@ -220,6 +240,10 @@ impl Params {
 impl Bank {
     /// Writes the low-precision copy anew from the weights of record.
     pub fn refresh(&self) -> Result<()> {
-        if self.compute.dtype() == DType::BF16 { self.weight.cast_into(&self.compute) } else { Ok(()) }
+        if self.compute.dtype() == self.weight.dtype() {
+            Ok(())
+        } else {
+            self.weight.cast_into(&self.compute)
+        }
     }
 }

@@ -43,8 +43,17 @@ impl Stream {
 
     /// Element `i` of the stream, uniform in [0, 1).
     pub fn uniform(self, i: u64) -> f64 {
-        let bits = mix(self.0.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        (bits >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits(i) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Element `i` of the stream as 64 random bits.
+    pub fn bits(self, i: u64) -> u64 {
+        mix(self.0.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
+    /// What a kernel needs to draw from the same stream.
+    pub fn state(self) -> u64 {
+        self.0
     }
 }
 

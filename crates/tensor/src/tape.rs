@@ -29,6 +29,7 @@ pub struct Tape {
 impl Tape {
     /// A tape that records, for training.
     pub fn new(device: &Device, precision: Precision) -> Self {
+        let precision = precision.arithmetic(device);
         Tape { device: device.clone(), precision, recording: true, steps: Vec::new(), count: 0 }
     }
 
@@ -42,7 +43,7 @@ impl Tape {
         &self.device
     }
 
-    /// In what precision it computes.
+    /// In what precision it computes: the one asked for, as far as the device has it.
     pub fn precision(&self) -> Precision {
         self.precision
     }

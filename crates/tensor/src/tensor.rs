@@ -156,6 +156,11 @@ impl Tensor {
                 gpu.download(&mut bytes, self.ptr())?;
                 Ok(bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
             }
+            (Device::Cuda(gpu), DType::F16) => {
+                let mut bytes = vec![0u8; 2 * self.numel()];
+                gpu.download(&mut bytes, self.ptr())?;
+                Ok(bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+            }
         }
     }
 
@@ -176,6 +181,11 @@ impl Tensor {
             (Device::Cuda(gpu), DType::BF16) => {
                 let bytes: Vec<u8> =
                     values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
+                gpu.upload(self.ptr(), &bytes)
+            }
+            (Device::Cuda(gpu), DType::F16) => {
+                let bytes: Vec<u8> =
+                    values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
                 gpu.upload(self.ptr(), &bytes)
             }
         }

@@ -8,15 +8,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The loss or the gradient is not a number any more.
     #[error(
-        "training diverged at step {step}: the {what} is {value}; the weights before that step are kept (try a smaller --lr)"
+        "training diverged at step {step}: {what}; the weights before that step are kept (try a smaller --lr)"
     )]
     Diverged {
         /// The step, from 1.
         step: u64,
-        /// `loss` or `gradient norm`.
-        what: &'static str,
-        /// Its value.
-        value: f64,
+        /// What is not finite.
+        what: String,
     },
     /// The data has too few rows for one batch.
     #[error(

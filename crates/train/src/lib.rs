@@ -11,8 +11,9 @@ pub mod flops;
 pub mod memory;
 pub mod recipe;
 mod run;
+pub mod schedule;
 mod trainer;
 
 pub use error::{Error, Result};
 pub use run::{Observer, Place, Prepared, prepare, run};
-pub use trainer::{Gradient, Trainer};
+pub use trainer::Trainer;

@@ -5,7 +5,7 @@
 //!
 //! | part | bytes |
 //! |---|---|
-//! | weights | `4 N`, and in mixed precision `2` more for each weight that matrix products read |
+//! | weights | `4 N`, and in mixed precision `2` more for each weight that matrix products read; in bf16 on a GPU those take `2` alone |
 //! | gradients | `4 N` |
 //! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of `AdamW`) for the others |
 //! | activations | `R` times what each operation keeps for the backward pass, see below |
@@ -37,7 +37,7 @@
 //!
 //! let config = models::presets::find("granite-nano")?.config();
 //! let (optimizer, precision) = (optim::find("adamw")?, Precision::F32);
-//! let step = Step { optimizer, precision, cuda: false, batch_size: 4, seq_len: 256 };
+//! let step = Step { optimizer, precision, all_2d: false, cuda: false, batch_size: 4, seq_len: 256 };
 //! let expected = estimate(&config, &step);
 //!
 //! let model = models::Model::new(config, &Device::Cpu, precision, 256)?;
@@ -93,6 +93,8 @@ pub struct Step<'a> {
     pub optimizer: &'a optim::Row,
     /// What it computes in.
     pub precision: Precision,
+    /// Whether the matrix rule takes the embedding and the head too.
+    pub all_2d: bool,
     /// Whether it computes on a GPU.
     pub cuda: bool,
     /// Rows a step.
@@ -104,16 +106,25 @@ pub struct Step<'a> {
 /// Estimates the memory of a training step.
 pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let specs = models::parameters(config);
-    let mixed = step.precision == Precision::Mixed;
-    let element = step.precision.compute().size() as u64;
+    // The CPU, which computes in f32, keeps bf16 weights rounded but in f32.
+    let precision =
+        if step.cuda || step.precision != Precision::Bf16 { step.precision } else { Precision::F32 };
+    let element = precision.compute().size() as u64;
+    // Bytes of a weight that matrix products read.
+    let weight = match precision {
+        Precision::F32 => 4,
+        Precision::Mixed => 6,
+        Precision::Bf16 => 2,
+    };
     let sum = |bytes: &dyn Fn(Role) -> u64| {
         specs.iter().map(|spec| spec.numel() as u64 * bytes(spec.role)).sum::<u64>()
     };
     let in_products = |role| matches!(role, Role::Embedding | Role::Head | Role::Matrix);
-    let state = |role| if role == Role::Matrix { step.optimizer.state_bytes as u64 } else { ADAMW_STATE };
+    let matrix = |role| if step.all_2d { in_products(role) } else { role == Role::Matrix };
+    let state = |role| if matrix(role) { step.optimizer.state_bytes as u64 } else { ADAMW_STATE };
 
     let rows = (step.batch_size * step.seq_len) as u64;
-    let scratch = if step.optimizer.name == "adamw" { 0 } else { orthogonaliser(&specs) };
+    let scratch = if step.optimizer.name == "adamw" { 0 } else { orthogonaliser(&specs, matrix) };
     let layers = layers(config);
     let hidden = config.hidden_size() as u64;
     let len = if step.cuda { step.seq_len as u64 } else { 0 };
@@ -122,9 +133,9 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
         layers.iter().map(|layer| 4 * hidden + layer.gradients() * element + layer.scan()).max().unwrap_or(0);
     let vocab = config.vocab_size() as u64;
     let block = (LOGIT_BLOCK / (4 * vocab)).clamp(1, rows);
-    let logits = block * vocab * if mixed { 4 + element } else { 4 };
+    let logits = block * vocab * if element == 2 { 4 + element } else { 4 };
     Estimate {
-        weights: sum(&|role| if mixed && in_products(role) { 6 } else { 4 }),
+        weights: sum(&|role| if in_products(role) { weight } else { 4 }),
         gradients: sum(&|_| 4),
         optimizer: sum(&state),
         activations: rows * (kept + 4 * hidden + 2 * hidden * element + 4),
@@ -134,9 +145,9 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
 
 /// Bytes that the orthogonaliser takes for the largest bank, `L` matrices `[m, n]` with `r = min(m, n)`: two banks and
 /// two Gram matrices each, `8 L (m n + r^2)`.
-fn orthogonaliser(specs: &[ParamSpec]) -> u64 {
+fn orthogonaliser(specs: &[ParamSpec], takes: impl Fn(Role) -> bool) -> u64 {
     let mut banks: BTreeMap<&[usize], u64> = BTreeMap::new();
-    for spec in specs.iter().filter(|spec| spec.role == Role::Matrix) {
+    for spec in specs.iter().filter(|spec| takes(spec.role)) {
         *banks.entry(&spec.shape).or_default() += 1;
     }
     let bytes = |(shape, count): (&[usize], u64)| {
@@ -230,7 +241,7 @@ mod tests {
 
     fn step(optimizer: &str) -> Step<'static> {
         let optimizer = optim::find(optimizer).unwrap();
-        Step { optimizer, precision: Precision::F32, cuda: false, batch_size: 8, seq_len: 512 }
+        Step { optimizer, precision: Precision::F32, all_2d: false, cuda: false, batch_size: 8, seq_len: 512 }
     }
 
     /// Peaks of `muon bench step --model granite-4.0-h-350m --batch 8 --seq 512` on an H100, in mixed precision.
@@ -256,6 +267,24 @@ mod tests {
         let embedding = 100_352 * 768;
         let matrices = (8 * n - muon.optimizer) / 4;
         assert!(matrices > n - embedding - n / 100 && matrices < n - embedding, "{matrices} of {n}");
+    }
+
+    #[test]
+    fn weights_of_record_in_bf16_take_two_bytes_on_a_gpu() {
+        let bf16 = Step { precision: Precision::Bf16, cuda: true, ..step("muon") };
+        let (config, on_gpu) = of("granite-4.0-h-350m", bf16);
+        let n = models::count(&config) as u64;
+        assert!((2 * n..2 * n + n / 50).contains(&on_gpu.weights), "{}", on_gpu.weights);
+        let (_, on_cpu) = of("granite-4.0-h-350m", Step { cuda: false, ..bf16 });
+        assert_eq!(on_cpu, of("granite-4.0-h-350m", step("muon")).1);
+    }
+
+    #[test]
+    fn the_matrix_rule_takes_the_embedding_where_it_is_routed_to_it() {
+        let (_, hidden) = of("granite-4.0-h-350m", step("muon"));
+        let (_, all) = of("granite-4.0-h-350m", Step { all_2d: true, ..step("muon") });
+        assert_eq!(hidden.optimizer - all.optimizer, 4 * 100_352 * 768);
+        assert!(all.workspace >= 8 * 100_352 * 768);
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress
     let optimizer = Optimizer::new(
         &recipe.optimizer.name,
         &recipe.optimizer.settings(),
-        &recipe.optimizer.adamw.settings(),
+        &recipe.common(),
         model.params(),
     )?;
     let setup = Setup {
@@ -138,24 +138,36 @@ fn steps(
     let recipe = &resolved.recipe;
     let plan = &recipe.train;
     let due = |every: u64, step: u64| step == plan.steps || (every > 0 && step.is_multiple_of(every));
-    let mut metrics = run.metrics()?;
+    // The last step takes all the diagnostics that any step does.
+    let columns = trainer.optimizer().columns(plan.watch(plan.steps));
+    let mut metrics = run.metrics(&columns)?;
     let mut batch = Batch::default();
     let mut tokens = 0;
     for step in 1..=plan.steps {
         let start = Instant::now();
         let samples = order::samples(plan.seed, step - 1, plan.batch_size, dataset.train().len());
         dataset.train().fill(&samples, &mut batch);
-        let gradient = trainer.gradient(&batch)?;
-        for (what, value) in [("loss", gradient.loss), ("gradient norm", gradient.norm)] {
-            if !value.is_finite() {
-                trainer.model().save(&run.model_dir()?)?;
-                return Err(Error::Diverged { step, what, value });
+        let (matrices, rest) = plan.shares(step);
+        let (lr, rest) = (recipe.optimizer.lr * matrices, recipe.optimizer.adamw.lr * rest);
+        let rates = Rates { matrices: lr as f32, rest: rest as f32 };
+        let loss = trainer.gradient(&batch)?;
+        let moved = if loss.is_finite() {
+            match trainer.apply(rates, plan.watch(step)) {
+                Err(Error::Optimizer(optim::Error::NotFinite { weight })) => {
+                    Err(format!("the gradient of {weight} is not finite"))
+                }
+                other => Ok(other?),
             }
-        }
-        let warm = if plan.warmup == 0 { 1.0 } else { (step as f64 / plan.warmup as f64).min(1.0) };
-        let lr = recipe.optimizer.lr * warm;
-        let rest = recipe.optimizer.adamw.lr * warm;
-        trainer.apply(Rates { matrices: lr as f32, rest: rest as f32 })?;
+        } else {
+            Err(format!("the loss is {loss}"))
+        };
+        let report = match moved {
+            Ok(report) => report,
+            Err(what) => {
+                trainer.model().save(&run.model_dir()?)?;
+                return Err(Error::Diverged { step, what });
+            }
+        };
         trainer.model().params().device().synchronize()?;
         let seconds = start.elapsed().as_secs_f64();
         let count = batch.targets.iter().filter(|&&target| target != data::MASKED).count() as u64;
@@ -168,13 +180,13 @@ fn steps(
         let row = Row {
             step,
             tokens,
-            loss: gradient.loss,
+            loss,
             lr,
-            grad_norm: gradient.norm,
+            grad_norm: report.grad_norm,
             step_ms: 1e3 * seconds,
             tokens_per_s: count as f64 / seconds,
             val_loss,
-            diagnostics: Vec::new(),
+            diagnostics: report.values.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
         };
         metrics.append(&row)?;
         run.metadata.record(&row);

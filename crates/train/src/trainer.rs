@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use data::Batch;
 use models::Model;
-use optim::{Optimizer, Rates};
+use optim::{Optimizer, Rates, Report, Watch};
 use tensor::params::Params;
 use tensor::tape::Tape;
 use tensor::{Device, Precision, Tokens};
@@ -17,15 +17,6 @@ pub struct Trainer {
     optimizer: Optimizer,
 }
 
-/// What one backward pass found.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Gradient {
-    /// Mean loss of the batch, nats per token.
-    pub loss: f64,
-    /// Global L2 norm of the gradients.
-    pub norm: f64,
-}
-
 impl Trainer {
     /// Joins a model and the optimizer made for its weights.
     pub fn new(model: Model, optimizer: Optimizer) -> Self {
@@ -35,6 +26,11 @@ impl Trainer {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The optimizer.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
     }
 
     /// Forward and backward pass: leaves the gradients in the model's banks. Waits for nothing; the loss is still
@@ -51,16 +47,14 @@ impl Trainer {
         Ok(loss.value)
     }
 
-    /// Forward and backward pass, with loss and gradient norm read back.
-    pub fn gradient(&self, batch: &Batch) -> Result<Gradient> {
-        let loss = self.forward_backward(batch)?;
-        let norm = optim::gradient_norm(self.model.params())?;
-        Ok(Gradient { loss: f64::from(loss.to_vec()?[0]), norm })
+    /// Forward and backward pass; the mean loss of the batch in nats per token, read back.
+    pub fn gradient(&self, batch: &Batch) -> Result<f64> {
+        Ok(f64::from(self.forward_backward(batch)?.to_vec()?[0]))
     }
 
-    /// Moves the weights by the gradients in the banks.
-    pub fn apply(&mut self, rates: Rates) -> Result<()> {
-        Ok(self.optimizer.step(self.model.params(), rates)?)
+    /// Moves the weights by the gradients in the banks. A gradient that is not finite is an error and moves nothing.
+    pub fn apply(&mut self, rates: Rates, watch: Watch) -> Result<Report> {
+        Ok(self.optimizer.step(self.model.params(), rates, watch)?)
     }
 
     /// Sum of the losses over a batch and the number of positions it is the sum of.

@@ -1,17 +1,16 @@
 //! `muon lab forward`: logits, loss and gradients of a model folder for given tokens, to hold against another
 //! framework.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::Args;
 use models::{Config, Model};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensors};
 use tensor::tape::Tape;
 use tensor::{Device, Precision, Tokens};
 
+use super::tensors::{self, Tensors};
 use crate::error::BadFile;
 
 /// Flags of `lab forward`.
@@ -50,7 +49,7 @@ pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
     let tokens = Arc::new(Tokens::new(&device, &ids, batch, len)?);
     let targets = Tokens::new(&device, &targets, batch, len)?;
 
-    let mut out: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
+    let mut out = Tensors::new();
     let mut tape = Tape::without_gradients(&device, args.precision);
     let logits = model.logits(&mut tape, &tokens)?;
     out.insert("logits".into(), (vec![batch, len, vocab], logits.to_vec()?));
@@ -70,7 +69,7 @@ pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
             out.insert(format!("grad.{}", spec.name), (spec.shape.clone(), grad));
         }
     }
-    write(&args.out, &out)
+    tensors::write(&args.out, &out)
 }
 
 fn read_ids(path: &Path) -> anyhow::Result<(Vec<i32>, [usize; 2])> {
@@ -94,21 +93,4 @@ fn read_ids(path: &Path) -> anyhow::Result<(Vec<i32>, [usize; 2])> {
         return Err(fail(format!("`input_ids` {:?} holds no token", ids.shape())).into());
     }
     Ok((values, [batch, len]))
-}
-
-/// Writes the tensors to a temporary file beside `path`, then puts it in its place.
-fn write(path: &Path, tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> anyhow::Result<()> {
-    let bytes: Vec<Vec<u8>> =
-        tensors.values().map(|(_, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
-    let views = tensors
-        .iter()
-        .zip(&bytes)
-        .map(|((name, (shape, _)), bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    let temporary = path.with_extension("partial");
-    safetensors::serialize_to_file(views, None, &temporary)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| Ok(std::fs::rename(&temporary, path)?))
-        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
-        .with_context(|| format!("{}: cannot be written", path.display()))
 }

@@ -1,4 +1,5 @@
-//! `muon lab kernels`: every operation against its reference on this machine; or only whether every CUDA source compiles.
+//! `muon lab kernels`: every operation against its reference on this machine, on a GPU every optimizer too; or only whether
+//! every CUDA source compiles.
 
 use std::time::Instant;
 
@@ -59,7 +60,13 @@ fn check_all(args: &KernelsArgs) -> anyhow::Result<()> {
         return Err(Usage("the CPU computes in f32 only; use --precision f32 or --device cuda".into()).into());
     }
     let cases = check::cases(&device, args.op.as_deref());
-    if cases.is_empty() {
+    // On the CPU there is nothing to hold an optimizer to but itself; its tests do that in f64.
+    let optimizers = if device.is_cuda() { optim::check::cases() } else { Vec::new() };
+    let optimizers: Vec<_> = optimizers
+        .into_iter()
+        .filter(|case| args.op.as_ref().is_none_or(|op| format!("optimizer {}", case.name()).contains(op)))
+        .collect();
+    if cases.is_empty() && optimizers.is_empty() {
         return Err(Usage(no_such_operation(&device, args.op.as_deref().unwrap_or_default())).into());
     }
     let start = Instant::now();
@@ -68,7 +75,20 @@ fn check_all(args: &KernelsArgs) -> anyhow::Result<()> {
         .list()
         .iter()
         .flat_map(|&precision| cases.iter().map(move |case| (case, precision)))
-        .try_for_each(|(case, precision)| table.add(case, &device, precision));
+        .try_for_each(|(case, precision)| {
+            let outcomes = case
+                .check(&device, precision)
+                .with_context(|| format!("{} {} in {precision}", case.op(), case.shape()))?;
+            table.add(&outcomes, precision);
+            anyhow::Ok(())
+        })
+        .and_then(|()| {
+            optimizers.iter().try_for_each(|case| {
+                let outcomes = case.check(&device).with_context(|| case.name())?;
+                table.add(&outcomes, case.precision());
+                Ok(())
+            })
+        });
     print(&table.text())?;
     stopped?;
     print(&format!(
@@ -97,15 +117,11 @@ struct Table {
 }
 
 impl Table {
-    fn add(&mut self, case: &Case, device: &Device, precision: Precision) -> anyhow::Result<()> {
-        let outcomes = case
-            .check(device, precision)
-            .with_context(|| format!("{} {} in {precision}", case.op(), case.shape()))?;
+    fn add(&mut self, outcomes: &[Outcome], precision: Precision) {
         self.cases += 1;
         self.tensors += outcomes.len();
         self.failing += outcomes.iter().filter(|outcome| !outcome.ok()).count();
-        self.rows.extend(shown(&outcomes).into_iter().map(|outcome| row(outcome, precision)));
-        Ok(())
+        self.rows.extend(shown(outcomes).into_iter().map(|outcome| row(outcome, precision)));
     }
 
     fn text(&self) -> String {

@@ -2,6 +2,9 @@
 
 mod forward;
 mod kernels;
+mod orthogonalize;
+mod replay;
+mod tensors;
 
 use clap::Subcommand;
 
@@ -16,6 +19,12 @@ pub enum Lab {
     /// Every operation against its reference, or whether all CUDA sources compile
     #[command(after_help = EXIT_CODES)]
     Kernels(kernels::KernelsArgs),
+    /// Polar factors of the matrices in a file, by any method
+    #[command(after_help = EXIT_CODES)]
+    Orthogonalize(orthogonalize::OrthogonalizeArgs),
+    /// An optimizer over the gradients of a recorded trace, written down step by step
+    #[command(after_help = EXIT_CODES)]
+    Replay(replay::ReplayArgs),
 }
 
 impl Lab {
@@ -24,6 +33,8 @@ impl Lab {
         match self {
             Lab::Forward(args) => forward::run(args),
             Lab::Kernels(args) => kernels::run(args),
+            Lab::Orthogonalize(args) => orthogonalize::run(args),
+            Lab::Replay(args) => replay::run(args),
         }
     }
 }

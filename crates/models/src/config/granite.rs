@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::TokenIds;
 use super::fields::Fields;
+use super::{TokenIds, head_dim};
 use crate::error::Result;
 
 /// What mixes the tokens of a layer.
@@ -152,6 +152,19 @@ impl Mamba2Config {
 }
 
 impl GraniteConfig {
+    pub(super) fn set_hidden_size(&mut self, hidden: usize) -> Result<(), String> {
+        let Mamba2Config { d_head, n_groups, expand, .. } = self.mamba;
+        let width = head_dim(hidden, self.num_attention_heads, self.rope_theta.is_some())?;
+        let inner = expand * hidden;
+        if !inner.is_multiple_of(d_head * n_groups) {
+            return Err(format!(
+                "is {hidden}, which gives a Mamba2 mixer {inner} channels: no multiple of {n_groups} x {d_head} (groups x width of a head)"
+            ));
+        }
+        (self.hidden_size, self.head_dim, self.mamba.n_heads) = (hidden, width, inner / d_head);
+        Ok(())
+    }
+
     pub(super) fn read(fields: &Fields) -> Result<Self> {
         fields.require_common()?;
         fields.require_flag("attention_bias", false)?;

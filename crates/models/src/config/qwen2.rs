@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::TokenIds;
 use super::fields::Fields;
+use super::{TokenIds, head_dim};
 use crate::error::Result;
 
 /// Qwen2: pre-norm decoder, rotary attention with biased q, k and v, gated MLP.
@@ -63,6 +63,12 @@ impl Qwen2Config {
             max_position_embeddings: fields.size_or("max_position_embeddings", 32768)?,
             tokens: TokenIds::read(fields, vocab_size, None, None)?,
         })
+    }
+
+    pub(super) fn set_hidden_size(&mut self, hidden: usize) -> Result<(), String> {
+        self.head_dim = head_dim(hidden, self.num_attention_heads, true)?;
+        self.hidden_size = hidden;
+        Ok(())
     }
 
     pub(super) fn write(&self, map: &mut Map<String, Value>) {

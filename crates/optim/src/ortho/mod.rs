@@ -1,71 +1,146 @@
-//! Orthogonalisers: the polar factor `U V^T` of every matrix `U S V^T` of a bank `[L, m, n]`, all f32.
+//! Orthogonalisers: from every matrix `U S V^T` of a bank `[L, m, n]` its polar factor `U V^T`, exactly or nearly.
 //!
-//! Quality is `norm_F(X X^T - I) / sqrt(min(m, n))` ([`error`]). A matrix of zeros gives zeros.
+//! | method | |
+//! |---|---|
+//! | [`Method::Svd`] | by the singular value decomposition: the reference |
+//! | [`Method::Polar`] | exact to f32 by matrix products alone |
+//! | [`Method::NewtonSchulz`] | a fixed number of odd quintics with given coefficients |
+//! | [`Method::JordanBf16`] | the same as first published, with more roundings |
+//! | [`Method::PolarExpress`] | the same with the coefficients of Polar Express |
+//! | [`Method::Gram`] | the same polynomials, iterated on the small Gram matrix |
+//!
+//! Quality is `norm_F(X X^T - I) / sqrt(min(m, n))` ([`error`]); [`measure`] tells more. Zeros give zeros, and so does
+//! a direction without a singular value: of a rank-deficient matrix the exact methods give the partial isometry
+//! `U_r V_r^T`, with `Y Y^T Y = Y`. What counts as zero is told by each. The factor does not depend on the scale of
+//! the matrix, from 1e-30 to 1e+30.
 
+mod coefficients;
+mod fixed;
+mod gram;
+mod kernels;
+pub mod measure;
 mod polar;
+mod published;
+mod svd;
 
-use tensor::linalg::{self, Factor};
 use tensor::{DType, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+pub use coefficients::{Coefficients, SETS};
+pub(crate) use kernels::{SOURCE, normalized};
+pub use measure::error;
 
 /// How a polar factor is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Method {
-    /// By matrix products alone, to f32: see [`polar`](self).
+    /// By the singular value decomposition. Directions with `s <= 4 eps s_max` (5e-7 in f32) are dropped.
+    Svd {
+        /// In f64 instead of f32; computed on the host whatever the device.
+        double: bool,
+    },
+    /// Exact to f32 by matrix products alone, for condition numbers up to 1e6; see `polar/mod.rs`.
     Polar,
-    /// By the singular value decomposition: the reference.
-    Svd,
+    /// `X <- a X + (b A + c A^2) X` with `A = X X^T`, for each `[a, b, c]`, from `X / norm_F(X)`.
+    NewtonSchulz(Coefficients),
+    /// The same in bf16, with every product and every sum rounded, as the published block Muon has it.
+    JordanBf16(Coefficients),
+    /// As `NewtonSchulz` with the coefficients of Polar Express.
+    PolarExpress {
+        /// How many.
+        steps: usize,
+    },
+    /// The same polynomials on the Gram matrix.
+    Gram(Coefficients),
+}
+
+/// A method and the type of its arithmetic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ortho {
+    /// How.
+    pub method: Method,
+    /// In what: F32, or BF16 for the methods with a fixed number of steps; svd and polar are always f32. On the CPU
+    /// bf16 means f32 rounded to bf16 after each product.
+    pub dtype: DType,
 }
 
 impl Method {
     /// Names, the default first.
-    pub const NAMES: &[&str] = &["polar", "svd"];
+    pub const NAMES: &[&str] =
+        &["polar", "svd", "svd-f64", "newton-schulz", "jordan-bf16", "polar-express", "gram"];
+}
 
-    /// The method of one of [`Method::NAMES`].
-    pub(crate) fn parse(name: &str) -> Self {
-        if name == "svd" { Method::Svd } else { Method::Polar }
+impl Ortho {
+    /// A method by one of [`Method::NAMES`].
+    ///
+    /// `coefficients` are those of newton-schulz (empty: `jordan`) and gram (empty: those of polar-express): the name of
+    /// one of [`SETS`], or steps `a,b,c` with semicolons between. `steps` counts the steps, the last coefficients being
+    /// repeated; 0 is the method's own number. The exact methods work in f32 whatever `dtype` says.
+    pub fn parse(method: &str, coefficients: &str, steps: usize, dtype: DType) -> Result<Self> {
+        if dtype == DType::F16 {
+            return Err(refused("ortho_dtype", "must be f32 or bf16".into()));
+        }
+        let takes = matches!(method, "newton-schulz" | "jordan-bf16" | "gram");
+        if !coefficients.is_empty() && !takes {
+            return Err(refused("coefficients", format!("`{coefficients}` are not for {method}")));
+        }
+        if steps > 0 && matches!(method, "polar" | "svd" | "svd-f64") {
+            return Err(refused(
+                "ortho_steps",
+                format!("is not for {method}, which takes the steps it needs"),
+            ));
+        }
+        let exact = |method| Ok(Ortho { method, dtype: DType::F32 });
+        let method = match method {
+            "polar" => return exact(Method::Polar),
+            "svd" => return exact(Method::Svd { double: false }),
+            "svd-f64" => return exact(Method::Svd { double: true }),
+            "newton-schulz" => Method::NewtonSchulz(coefficients::parse(coefficients, "jordan", steps)?),
+            "jordan-bf16" => Method::JordanBf16(coefficients::parse(coefficients, "jordan", steps)?),
+            "polar-express" => Method::PolarExpress { steps: if steps == 0 { 8 } else { steps } },
+            "gram" => Method::Gram(coefficients::parse(coefficients, "polar-express", steps)?),
+            other => {
+                let known = Method::NAMES.join(", ");
+                return Err(refused("ortho", format!("`{other}` is unknown; known: {known}")));
+            }
+        };
+        Ok(Ortho { method, dtype })
     }
 
-    /// The polar factors of a bank `[L, m, n]`.
-    pub fn orthogonalize(self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Method::Polar => polar::polar(x),
-            Method::Svd => svd(x),
+    /// The factors of a bank `[L, m, n]` of f32, which stays as it is: f32, or bf16 where the arithmetic is bf16 on a GPU.
+    ///
+    /// The exact methods refuse what is not finite; the others give back what comes of it (see [`check_finite`]).
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        if x.shape().len() != 3 || x.dtype() != DType::F32 || x.numel() == 0 {
+            return Err(shape(format!("{x:?} is no bank of f32 matrices")));
+        }
+        match &self.method {
+            Method::Svd { double } => svd::factor(x, *double),
+            Method::Polar => polar::factor(x),
+            Method::NewtonSchulz(steps) => fixed::factor(x, steps, self.dtype),
+            Method::JordanBf16(steps) => published::factor(x, steps),
+            Method::PolarExpress { steps } => fixed::factor(x, &coefficients::express(*steps), self.dtype),
+            Method::Gram(steps) => gram::factor(x, steps, self.dtype),
         }
     }
 }
 
-fn svd(x: &Tensor) -> Result<Tensor> {
-    let parts = linalg::svd(x)?;
-    let out = x.device().empty(x.shape(), DType::F32)?;
-    linalg::matmul(&out, false, 1.0, &parts.u, &parts.vt)?;
-    let rank = parts.s.cols();
-    for (i, values) in parts.s.to_vec()?.chunks_exact(rank).enumerate() {
-        if values[0] == 0.0 {
-            out.slot(i).fill_zero()?;
-        }
+/// An error where an entry of a bank is NaN or infinite; names the member.
+pub fn check_finite(x: &Tensor) -> Result<()> {
+    match kernels::largest(x)?.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(member) => Err(not_finite(member)),
     }
-    Ok(out)
 }
 
-/// `norm_F(X X^T - I) / sqrt(min(m, n))` of the worst member of a bank (with `X^T X` where it is tall).
-pub fn error(x: &Tensor) -> Result<f32> {
-    let [l, m, n] = *x.shape() else {
-        return Err(tensor::Error::Shape { op: "orthogonality", reason: format!("{x:?}") }.into());
-    };
-    let r = m.min(n);
-    let gram = x.device().empty(&[l, r, r], DType::F32)?;
-    let x = Factor::from(x);
-    if m <= n {
-        linalg::matmul(&gram, false, 1.0, x, x.t())?;
-    } else {
-        linalg::matmul(&gram, false, 1.0, x.t(), x)?;
-    }
-    let gram = gram.to_vec()?;
-    let off = |g: &[f32]| -> f32 {
-        let square = |(i, g): (usize, &f32)| f64::from(g - if i % (r + 1) == 0 { 1.0 } else { 0.0 }).powi(2);
-        (g.iter().enumerate().map(square).sum::<f64>() / r as f64).sqrt() as f32
-    };
-    Ok(gram.chunks_exact(r * r).map(off).fold(0.0, f32::max))
+fn not_finite(member: usize) -> Error {
+    let reason = format!("matrix {member} of the bank has an entry that is not finite");
+    tensor::Error::Linalg { what: "orthogonalisation", reason }.into()
+}
+
+fn shape(reason: String) -> Error {
+    tensor::Error::Shape { op: "orthogonalisation", reason }.into()
+}
+
+fn refused(key: &str, reason: String) -> Error {
+    Error::Setting { optimizer: "orthogonalisation", key: key.to_owned(), reason }
 }

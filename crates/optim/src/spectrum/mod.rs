@@ -22,7 +22,7 @@ use tensor::linalg::{self, Factor, matmul};
 use tensor::{DType, Device, Error, Tensor};
 
 use crate::error::Result;
-use crate::kernels;
+use crate::ortho::normalized;
 
 pub(crate) use cuda::SOURCE;
 
@@ -60,7 +60,7 @@ pub fn exact(x: &Tensor) -> Result<Vec<Spectrum>> {
 /// Ranks from the eigenvalues of the Gram matrices.
 pub fn by_eigenvalues(x: &Tensor) -> Result<Vec<Spectrum>> {
     let [_, m, n] = bank(x)?;
-    let values = linalg::symmetric_eigenvalues(&gram(&normalized(x)?)?)?;
+    let values = linalg::symmetric_eigenvalues(&gram(&normalized(x, DType::F32)?)?)?;
     let root = |values: &[f64]| values.iter().map(|&x| x.max(0.0).sqrt()).collect::<Vec<f64>>();
     Ok(values.chunks_exact(m.min(n)).map(|values| Spectrum::of(&root(values))).collect())
 }
@@ -78,7 +78,7 @@ pub fn by_quadrature(x: &Tensor, steps: usize) -> Result<Vec<Spectrum>> {
         return by_eigenvalues(x);
     }
     let members = match x.device() {
-        Device::Cpu => lanczos::quadrature(&gram(&normalized(x)?)?, steps)?,
+        Device::Cpu => lanczos::quadrature(&gram(&normalized(x, DType::F32)?)?, steps)?,
         Device::Cuda(gpu) => cuda::quadrature(gpu, &gram(&cuda::scaled(gpu, x)?)?, steps)?,
     };
     let one = |(i, member): (usize, &rules::Member)| {
@@ -123,13 +123,6 @@ fn bank(x: &Tensor) -> Result<[usize; 3]> {
             Err(Error::Shape { op: "spectrum", reason }.into())
         }
     }
-}
-
-/// Members divided by their norms, so that their Gram matrices neither overflow nor vanish.
-fn normalized(x: &Tensor) -> Result<Tensor> {
-    let y = x.device().empty(x.shape(), DType::F32)?;
-    kernels::normalize(&y, x)?;
-    Ok(y)
 }
 
 /// `[L, r, r]` in f32: `X X^T`, or `X^T X` where X is tall.

@@ -16,66 +16,70 @@ pub struct MetricsWriter {
     path: PathBuf,
     file: File,
     line: String,
-    /// The step of the last row and the names of the diagnostics, from the first row on.
-    begun: Option<(u64, Vec<String>)>,
+    /// The diagnostics, in the order of their columns.
+    names: Vec<String>,
+    /// The step of the last row.
+    last: Option<u64>,
 }
 
 impl MetricsWriter {
-    /// Makes the file; one that exists is refused.
-    pub(crate) fn create(folder: &Path) -> Result<Self> {
+    /// Makes the file and writes its header; a file that exists is refused, and so are names of diagnostics that stand
+    /// twice or are made of other than letters, digits and `_ - . /`.
+    pub(crate) fn create(folder: &Path, diagnostics: &[&str]) -> Result<Self> {
         let path = folder.join(FILE);
-        let file = File::create_new(&path).map_err(Error::io(&path, "create it"))?;
-        Ok(Self { path, file, line: String::new(), begun: None })
+        let mut seen: HashSet<&str> = COLUMNS.into_iter().collect();
+        for name in diagnostics {
+            let what = if !is_column_name(name) {
+                format!("diagnostic `{}` cannot be a column (use another name)", name.escape_debug())
+            } else if !seen.insert(name) {
+                format!("column `{name}` stands twice (name it once)")
+            } else {
+                continue;
+            };
+            return Err(Error::Row { path, step: 0, what });
+        }
+        let mut line = COLUMNS.iter().chain(diagnostics).copied().collect::<Vec<_>>().join(",");
+        line.push('\n');
+        let mut file = File::create_new(&path).map_err(Error::io(&path, "create it"))?;
+        file.write_all(line.as_bytes()).map_err(Error::io(&path, "write its header"))?;
+        let names = diagnostics.iter().map(|&name| name.to_owned()).collect();
+        Ok(Self { path, file, line, names, last: None })
     }
 
-    /// Appends one row; the first also writes the header.
+    /// Appends one row.
     ///
-    /// Refused, with nothing written: a step that is not greater than the last, a diagnostic that is not in the header,
-    /// is named twice, or has a name other than letters, digits and `_ - . /`.
+    /// Refused, with nothing written: a step that is not greater than the last, a diagnostic that has no column or is
+    /// given twice.
     pub fn append(&mut self, row: &Row) -> Result<()> {
         let wrong = |what: String| Err(Error::Row { path: self.path.clone(), step: row.step, what });
-        self.line.clear();
-        let names = match &self.begun {
-            Some((last, _)) if row.step <= *last => {
-                return wrong(format!("the last row is of step {last} (steps must grow)"));
-            }
-            Some((_, names)) => names,
-            None => &row.diagnostics.iter().map(|(name, _)| name.clone()).collect(),
-        };
+        if let Some(last) = self.last.filter(|last| row.step <= *last) {
+            return wrong(format!("the last row is of step {last} (steps must grow)"));
+        }
         let mut seen = HashSet::new();
         for (name, _) in &row.diagnostics {
-            if !names.contains(name) {
-                return wrong(format!("diagnostic `{name}` is not in the header (name it in the first row)"));
+            if !self.names.contains(name) {
+                return wrong(format!(
+                    "diagnostic `{name}` is not in the header (name it when the file begins)"
+                ));
             }
             if !seen.insert(name) {
                 return wrong(format!("diagnostic `{name}` is given twice (give it once)"));
             }
-            if !is_column_name(name) || COLUMNS.contains(&name.as_str()) {
-                return wrong(format!("diagnostic `{name}` cannot be a column (use another name)"));
-            }
         }
-
-        if self.begun.is_none() {
-            self.line.push_str(&COLUMNS.join(","));
-            for name in names {
-                self.line.push(',');
-                self.line.push_str(name);
-            }
-            self.line.push('\n');
-        }
+        self.line.clear();
         let _ = write!(self.line, "{},{}", row.step, row.tokens);
         for value in [row.loss, row.lr, row.grad_norm, row.step_ms, row.tokens_per_s] {
             push(&mut self.line, Some(value));
         }
         push(&mut self.line, row.val_loss);
-        for name in names {
+        for name in &self.names {
             let value = row.diagnostics.iter().find(|(given, _)| given == name);
             push(&mut self.line, value.map(|(_, value)| *value));
         }
         self.line.push('\n');
 
         self.file.write_all(self.line.as_bytes()).map_err(Error::io(&self.path, "append to it"))?;
-        self.begun = Some((row.step, names.clone()));
+        self.last = Some(row.step);
         Ok(())
     }
 }

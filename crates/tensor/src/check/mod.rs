@@ -78,14 +78,14 @@ fn bound(precision: Precision, gradient: bool) -> f64 {
     match (precision, gradient) {
         (Precision::F32, false) => 2e-5,
         (Precision::F32, true) => 1e-4,
-        (Precision::Mixed, false) => 1e-2,
-        (Precision::Mixed, true) => 2e-2,
+        (Precision::Mixed | Precision::Bf16, false) => 1e-2,
+        (Precision::Mixed | Precision::Bf16, true) => 2e-2,
     }
 }
 
 fn refuse(device: &Device, precision: Precision) -> Result<()> {
     match (device, precision) {
-        (Device::Cpu, Precision::Mixed) => {
+        (Device::Cpu, Precision::Mixed | Precision::Bf16) => {
             Err(Error::shape("check", "the CPU computes in f32 only; use --precision f32 or --device cuda"))
         }
         _ => Ok(()),

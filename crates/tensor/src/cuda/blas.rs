@@ -8,6 +8,7 @@ use cudarc::cublas::sys::{self, cublasHandle_t, cublasMath_t, cublasOperation_t}
 use super::gemm::{Gemm, int};
 use super::gpu::{Gpu, lock};
 use super::libraries::Lib;
+use super::lt::Chosen;
 use super::{check, libraries};
 use crate::error::Result;
 
@@ -65,28 +66,35 @@ impl Gpu {
 
     /// Hands out the cuBLAS handle, made at first use, with the context current.
     pub(super) fn with_blas<T>(&self, work: impl FnOnce(cublasHandle_t) -> Result<T>) -> Result<T> {
+        self.with_handle(|blas| work(blas.handle))
+    }
+
+    /// As `with_blas`, with all that belongs to the handle.
+    pub(super) fn with_handle<T>(&self, work: impl FnOnce(&mut Blas) -> Result<T>) -> Result<T> {
         self.bind()?;
         let mut blas = lock(&self.blas);
         if blas.is_none() {
             *blas = Some(Blas::new(self)?);
         }
-        work(blas.as_ref().expect("made above").handle)
+        work(blas.as_mut().expect("made above"))
     }
 }
 
 /// A handle with a workspace of its own: then results do not depend on what else runs, and a graph can capture it.
 pub(super) struct Blas {
-    handle: cublasHandle_t,
-    workspace: u64,
+    pub(super) handle: cublasHandle_t,
+    pub(super) workspace: u64,
+    /// What cuBLASLt chose for the products asked of it so far.
+    pub(super) chosen: Chosen,
 }
 
-const WORKSPACE_BYTES: usize = 64 << 20;
+pub(super) const WORKSPACE_BYTES: usize = 64 << 20;
 
 impl Blas {
     fn new(gpu: &Gpu) -> Result<Self> {
         libraries::require(Lib::Cublas)?;
         let workspace = gpu.take(WORKSPACE_BYTES)?;
-        let mut blas = Blas { handle: ptr::null_mut(), workspace };
+        let mut blas = Blas { handle: ptr::null_mut(), workspace, chosen: Chosen::default() };
         // cuBLAS would otherwise be free to add up parts of a bf16 result in bf16.
         let math = cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
         // SAFETY: the context is current; the stream and the workspace outlive the handle. Setting the stream resets

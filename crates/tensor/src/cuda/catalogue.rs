@@ -9,7 +9,7 @@ pub enum Lib {
     Nvrtc,
     /// The linker that cuSPARSE and cuSOLVER need.
     NvJitLink,
-    /// The matrix products under cuBLAS.
+    /// The matrix products under cuBLAS, asked directly for those with a summand.
     CublasLt,
     /// Matrix products.
     Cublas,
@@ -132,7 +132,19 @@ pub(super) static TABLE: [Spec; 8] = [
         stem: "cublasLt",
         wheel: Some("nvidia-cublas"),
         needs: &[],
-        symbols: &[],
+        symbols: &[
+            "cublasLtMatmul",
+            "cublasLtMatmulAlgoGetHeuristic",
+            "cublasLtMatmulDescCreate",
+            "cublasLtMatmulDescDestroy",
+            "cublasLtMatmulDescSetAttribute",
+            "cublasLtMatmulPreferenceCreate",
+            "cublasLtMatmulPreferenceDestroy",
+            "cublasLtMatmulPreferenceSetAttribute",
+            "cublasLtMatrixLayoutCreate",
+            "cublasLtMatrixLayoutDestroy",
+            "cublasLtMatrixLayoutSetAttribute",
+        ],
     },
     Spec {
         lib: Lib::Cublas,

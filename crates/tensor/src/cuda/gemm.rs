@@ -41,7 +41,7 @@ pub struct Gemm {
     pub k: usize,
     /// Factor of the product.
     pub alpha: f32,
-    /// Factor of what C held; with 0 it is not read.
+    /// Factor of what C held, or of the summand of [`Gpu::gemm_plus`](super::Gpu::gemm_plus); with 0 it is not read.
     pub beta: f32,
     /// Left factor.
     pub a: Operand,
@@ -56,22 +56,22 @@ pub struct Gemm {
 /// A [`Gemm`] as cuBLAS wants it: column-major, in C integers.
 #[derive(Debug, PartialEq)]
 pub(super) struct Plan {
-    m: c_int,
-    n: c_int,
-    k: c_int,
-    left: Factor,
-    right: Factor,
-    c: Factor,
-    batch: c_int,
+    pub(super) m: c_int,
+    pub(super) n: c_int,
+    pub(super) k: c_int,
+    pub(super) left: Factor,
+    pub(super) right: Factor,
+    pub(super) c: Factor,
+    pub(super) batch: c_int,
 }
 
 #[derive(Debug, PartialEq)]
-struct Factor {
-    ptr: u64,
-    op: cublasOperation_t,
-    dtype: cudaDataType_t,
-    ld: c_int,
-    stride: c_longlong,
+pub(super) struct Factor {
+    pub(super) ptr: u64,
+    pub(super) op: cublasOperation_t,
+    pub(super) dtype: cudaDataType_t,
+    pub(super) ld: c_int,
+    pub(super) stride: c_longlong,
 }
 
 impl Plan {
@@ -155,7 +155,7 @@ impl Gemm {
         }
     }
 
-    fn refuse(&self, reason: &str) -> Error {
+    pub(super) fn refuse(&self, reason: &str) -> Error {
         Error::Shape { op: "gemm", reason: format!("{reason} in {self:?}") }
     }
 
@@ -167,13 +167,14 @@ impl Gemm {
     }
 }
 
-fn factor(operand: Operand, transpose: bool) -> Result<Factor> {
+pub(super) fn factor(operand: Operand, transpose: bool) -> Result<Factor> {
     Ok(Factor {
         ptr: operand.ptr,
         op: if transpose { cublasOperation_t::CUBLAS_OP_T } else { cublasOperation_t::CUBLAS_OP_N },
         dtype: match operand.dtype {
             DType::F32 => cudaDataType_t::CUDA_R_32F,
             DType::BF16 => cudaDataType_t::CUDA_R_16BF,
+            DType::F16 => cudaDataType_t::CUDA_R_16F,
         },
         ld: int(operand.ld)?,
         stride: operand.stride as c_longlong,

@@ -199,6 +199,7 @@ mod tests {
             include_str!("copies.rs"),
             include_str!("gpu.rs"),
             include_str!("kernels.rs"),
+            include_str!("lt.rs"),
             include_str!("nvrtc.rs"),
             include_str!("solver.rs"),
         ];

@@ -4,7 +4,7 @@
 //! - [`Gpu`]: a device, its primary context and the one stream on which everything runs, in order.
 //! - [`DeviceBuf`]: memory from a caching pool; once warm, a training step asks the driver for nothing.
 //! - [`Source`] and [`Gpu::launch`]: kernels, compiled by NVRTC at first use and kept on disk.
-//! - [`Gemm`] and [`Gpu::gemm`]: row-major matrix products by cuBLAS.
+//! - [`Gemm`], [`Gpu::gemm`] and [`Gpu::gemm_plus`]: row-major matrix products by cuBLAS and cuBLASLt.
 //! - [`Gpu::svd`]: the singular value decomposition by cuSOLVER.
 //!
 //! One stream means that order of calls is order of execution: a buffer that goes back to the pool may be handed out
@@ -22,6 +22,7 @@ mod gemm;
 mod gpu;
 mod kernels;
 pub(crate) mod libraries;
+mod lt;
 mod nvrtc;
 mod pool;
 mod search;

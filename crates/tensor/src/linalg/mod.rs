@@ -1,4 +1,5 @@
-//! Linear algebra on whole tensors, batched over banks: products, transposes, QR, eigenvalues and the singular value decomposition.
+//! Linear algebra on whole tensors, batched over banks: products, transposes, QR, eigenvalues and the singular value
+//! decomposition.
 
 mod eigen;
 mod product;
@@ -7,8 +8,8 @@ mod svd;
 mod transpose;
 
 pub use eigen::symmetric_eigenvalues;
-pub use product::{Factor, matmul};
+pub use product::{Factor, affine, matmul, symmetric};
 pub use qr::qr;
-pub use svd::{Svd, svd};
+pub use svd::{Svd, polar_f64, svd};
 pub(crate) use transpose::SOURCE;
 pub use transpose::transpose;

@@ -1,10 +1,10 @@
-//! Matrix products, one or a batch: faer on the CPU, cuBLAS on the GPU.
+//! Matrix products, one or a batch: faer on the CPU, cuBLAS and cuBLASLt on the GPU.
 
 use rayon::prelude::*;
 
 use crate::cpu::{self, Mat};
-use crate::cuda::{Gemm, Operand};
-use crate::{Device, Error, Result, Tensor};
+use crate::cuda::{Gemm, Gpu, Operand};
+use crate::{Device, Error, HostRef, Result, Tensor};
 
 /// One factor of a product: a matrix `[m, n]` or a batch `[L, m, n]`, possibly transposed.
 #[derive(Clone, Copy)]
@@ -61,34 +61,116 @@ pub fn matmul<'a>(
     }
     match c.device() {
         Device::Cpu => {
-            let (mut c, xs, ys) = (c.write(), a.tensor.read(), b.tensor.read());
-            let mats = |i: usize| {
-                let x = Mat::new(&xs[i * m * k..(i + 1) * m * k], dims(a.tensor).1, dims(a.tensor).2);
-                let y = Mat::new(&ys[i * k * n..(i + 1) * k * n], dims(b.tensor).1, dims(b.tensor).2);
-                (if a.transposed { x.t() } else { x }, if b.transposed { y.t() } else { y })
-            };
-            c.par_chunks_mut(m * n).enumerate().for_each(|(i, c)| {
-                let (x, y) = mats(i);
-                cpu::matmul(c, accumulate, alpha, x, y);
+            let members = Members { a: (a, a.tensor.read()), b: (b, b.tensor.read()) };
+            c.write().par_chunks_mut(m * n).enumerate().for_each(|(i, c)| {
+                let (a, b) = members.pair(i);
+                cpu::matmul(c, accumulate, alpha, a, b);
             });
             Ok(())
         }
-        Device::Cuda(gpu) => {
-            let operand = |t: &Tensor, transposed: bool| {
-                let (_, rows, cols) = dims(t);
-                Operand { ptr: t.ptr(), ld: cols, stride: rows * cols, transposed, dtype: t.dtype() }
+        Device::Cuda(gpu) => gpu.gemm(&gemm(c, alpha, a, b, if accumulate { 1.0 } else { 0.0 })),
+    }
+}
+
+/// `d = alpha a b + beta c` for each member of the batch; `d` must not share memory with the others.
+///
+/// `c` has the element type of `d`. On the GPU this is one operation, without a pass of its own over `c`.
+pub fn affine<'a>(
+    d: &Tensor,
+    alpha: f32,
+    a: impl Into<Factor<'a>>,
+    b: impl Into<Factor<'a>>,
+    beta: f32,
+    c: &Tensor,
+) -> Result<()> {
+    let (a, b) = (a.into(), b.into());
+    match d.device() {
+        Device::Cpu => {
+            scaled(d, beta, c)?;
+            matmul(d, true, alpha, a, b)
+        }
+        Device::Cuda(gpu) => plus(gpu, d, alpha, a, b, beta, c),
+    }
+}
+
+/// As [`affine`], where the caller knows that `a b` and `c` are symmetric (powers of one symmetric matrix, `X X^T`): the
+/// result is exactly so on the CPU, which computes half of it; without `c`, `d = alpha a b`.
+pub fn symmetric<'a>(
+    d: &Tensor,
+    alpha: f32,
+    a: impl Into<Factor<'a>>,
+    b: impl Into<Factor<'a>>,
+    summand: Option<(f32, &Tensor)>,
+) -> Result<()> {
+    let (a, b) = (a.into(), b.into());
+    match (d.device(), summand) {
+        (Device::Cuda(_), None) => matmul(d, false, alpha, a, b),
+        (Device::Cuda(gpu), Some((beta, c))) => plus(gpu, d, alpha, a, b, beta, c),
+        (Device::Cpu, _) => {
+            let (l, r, _) = a.shape();
+            if dims(d) != (l, r, r) || a.t().shape() != b.shape() {
+                let sizes = format!("{:?} = {:?} x {:?}", dims(d), a.shape(), b.shape());
+                return Err(Error::shape("symmetric", sizes));
+            }
+            let held = match summand {
+                Some((beta, c)) => {
+                    scaled(d, beta, c)?;
+                    true
+                }
+                None => false,
             };
-            gpu.gemm(&Gemm {
-                m,
-                n,
-                k,
-                alpha,
-                beta: if accumulate { 1.0 } else { 0.0 },
-                a: operand(a.tensor, a.transposed),
-                b: operand(b.tensor, b.transposed),
-                c: operand(c, false),
-                batch: l,
-            })
+            let members = Members { a: (a, a.tensor.read()), b: (b, b.tensor.read()) };
+            d.write().par_chunks_mut(r * r).enumerate().for_each(|(i, d)| {
+                let (a, b) = members.pair(i);
+                cpu::matmul_symmetric(d, held, alpha, a, b);
+            });
+            Ok(())
         }
     }
+}
+
+/// Both factors on the CPU, member by member.
+struct Members<'a> {
+    a: (Factor<'a>, HostRef<'a>),
+    b: (Factor<'a>, HostRef<'a>),
+}
+
+impl Members<'_> {
+    fn pair(&self, i: usize) -> (Mat<'_>, Mat<'_>) {
+        let [a, b] = [&self.a, &self.b].map(|(factor, values)| {
+            let (_, rows, cols) = dims(factor.tensor);
+            let mat = Mat::new(&values[i * rows * cols..(i + 1) * rows * cols], rows, cols);
+            if factor.transposed { mat.t() } else { mat }
+        });
+        (a, b)
+    }
+}
+
+/// `d = beta c` on the CPU.
+fn scaled(d: &Tensor, beta: f32, c: &Tensor) -> Result<()> {
+    if dims(d) != dims(c) {
+        return Err(Error::shape("product", format!("{:?} + {:?}", dims(d), dims(c))));
+    }
+    d.write().iter_mut().zip(c.read().iter()).for_each(|(d, c)| *d = beta * c);
+    Ok(())
+}
+
+fn plus(gpu: &Gpu, d: &Tensor, alpha: f32, a: Factor, b: Factor, beta: f32, c: &Tensor) -> Result<()> {
+    let ((l, m, k), (lb, kb, n)) = (a.shape(), b.shape());
+    if dims(d) != (l, m, n) || dims(c) != (l, m, n) || lb != l || kb != k {
+        let sizes = format!("{:?} = {:?} x {:?} + {:?}", dims(d), a.shape(), b.shape(), dims(c));
+        return Err(Error::shape("affine", sizes));
+    }
+    gpu.gemm_plus(&gemm(d, alpha, a, b, beta), operand(c, false))
+}
+
+fn gemm(c: &Tensor, alpha: f32, a: Factor, b: Factor, beta: f32) -> Gemm {
+    let ((batch, m, k), n) = (a.shape(), b.shape().2);
+    let (a, b) = (operand(a.tensor, a.transposed), operand(b.tensor, b.transposed));
+    Gemm { m, n, k, alpha, beta, a, b, c: operand(c, false), batch }
+}
+
+fn operand(t: &Tensor, transposed: bool) -> Operand {
+    let (_, rows, cols) = dims(t);
+    Operand { ptr: t.ptr(), ld: cols, stride: rows * cols, transposed, dtype: t.dtype() }
 }

@@ -69,3 +69,27 @@ fn one(a: MatRef<'_, f32>, u: &mut [f32], s: &mut [f32], vt: &mut [f32]) -> Resu
     s.iter_mut().enumerate().for_each(|(i, s)| *s = values[i]);
     Ok(())
 }
+
+/// `U_r V_r^T` of every matrix of `[L, m, n]` in f64 on the host, rounded once; directions with `s <= 4 eps s_max` (1e-15)
+/// are dropped. The reference for what is computed in f32.
+pub fn polar_f64(a: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
+    let &[_, m, n] = shape else {
+        return Err(Error::shape("polar_f64", format!("{shape:?} is no bank of matrices")));
+    };
+    let mut out = vec![0.0; a.len()];
+    out.par_chunks_mut(m * n).zip(a.par_chunks(m * n)).try_for_each(|(out, a)| {
+        let failed = |reason: &str| Error::Linalg { what: "svd", reason: reason.into() };
+        let a = faer::Mat::from_fn(m, n, |i, j| f64::from(a[i * n + j]));
+        if !a.is_all_finite() {
+            return Err(failed("the matrix has entries that are not finite"));
+        }
+        let parts = a.thin_svd().map_err(|_| failed("it did not converge"))?;
+        let s = parts.S().column_vector();
+        let kept = (0..m.min(n)).take_while(|&i| s[i] > 4.0 * f64::EPSILON * s[0]).count();
+        let factor = parts.U().subcols(0, kept) * parts.V().subcols(0, kept).transpose();
+        crate::cpu::clear_vector_state();
+        out.iter_mut().enumerate().for_each(|(i, x)| *x = factor[(i / n, i % n)] as f32);
+        Ok(())
+    })?;
+    Ok(out)
+}

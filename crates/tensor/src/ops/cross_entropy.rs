@@ -56,7 +56,7 @@ pub fn linear_cross_entropy(
         let dlogits = match (&dx, x.dtype()) {
             (None, _) => None,
             (Some(_), DType::F32) => Some(logits.clone()),
-            (Some(_), DType::BF16) => Some(device.empty(&[count, vocab], DType::BF16)?),
+            (Some(_), low) => Some(device.empty(&[count, vocab], low)?),
         };
         let rows = Rows { losses: losses.range(first, count), targets, first, weight };
         match &device {

@@ -4,6 +4,8 @@
 
 use toml::Value;
 
+use crate::schedule::Shape;
+
 /// One key of a recipe.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -26,12 +28,16 @@ pub enum Kind {
     Positive,
     /// A number from 0.
     NonNegative,
+    /// A number from 0 to 1.
+    Share,
     /// Two numbers in [0, 1).
     Betas,
     /// `true` or `false`.
     Switch,
     /// A non-empty text.
     Text,
+    /// A text, which may be empty.
+    AnyText,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A whole number from 1, or `all`.
@@ -48,6 +54,7 @@ pub const KEYS: &[Key] = &[
     key("run.results", Kind::Text, "folder that holds the run folders"),
     key("model.preset", Kind::Text, "a built-in model configuration"),
     key("model.dir", Kind::Text, "a folder with config.json in the Hugging Face layout, instead of a preset"),
+    key("model.hidden_size", Kind::Count, "width of the residual stream, in place of the preset's own"),
     key("model.pretrained", Kind::Switch, "start from the weights in model.dir"),
     key("data.source", Kind::Text, "synthetic, or a .parquet, .jsonl or .txt file or a folder of them"),
     key("data.text_column", Kind::Text, "column or field that holds the text"),
@@ -66,20 +73,49 @@ pub const KEYS: &[Key] = &[
     key("train.steps", Kind::Count, "optimizer steps"),
     key("train.batch_size", Kind::Count, "rows a step"),
     key("train.warmup", Kind::Whole, "steps over which the rate rises: lr * min(1, t / warmup), t from 1"),
+    key(
+        "train.warmup_rest",
+        Kind::Switch,
+        "whether AdamW's rate for the rest of the weights rises too, or has its full value from the first step",
+    ),
+    key("train.schedule", Kind::Choice(Shape::NAMES), "what the rates do after the warm-up"),
+    key("train.final_lr", Kind::Share, "share of the peak rate that a schedule ends at"),
+    key("train.decay", Kind::Share, "share of the steps over which wsd decays, the last ones"),
+    key(
+        "train.clip",
+        Kind::NonNegative,
+        "largest global norm of the gradient, to which larger ones are scaled; 0: off",
+    ),
     key("train.eval_steps", Kind::Whole, "evaluate every so many steps and at the end; 0: at the end only"),
     key("train.eval_batches", Kind::Count, "most validation batches an evaluation reads"),
     key("train.save_steps", Kind::Whole, "save every so many steps and at the end; 0: at the end only"),
     key("train.seed", Kind::Whole, "seed of the weights and of the order of the data"),
     key("train.device", Kind::Text, "auto, cpu, cuda or cuda:N"),
-    key("train.precision", Kind::Choice(&["auto", "f32", "mixed"]), "auto: mixed on cuda, f32 on cpu"),
+    key(
+        "train.precision",
+        Kind::Choice(&["auto", "f32", "mixed", "bf16"]),
+        "auto: mixed on cuda, f32 on cpu; bf16: as mixed, with weights of record in bf16",
+    ),
+    key(
+        "train.rounding",
+        Kind::Choice(&["nearest", "stochastic"]),
+        "how updates are rounded into weights of record in bf16",
+    ),
+    key("train.diagnostics", Kind::Choice(&["off", "cheap", "full"]), "what is measured beside the losses"),
+    key("train.diagnostics_steps", Kind::Count, "take the full diagnostics every so many steps"),
 ];
 
 impl Kind {
     /// The kind and the default of an optimizer's own key.
-    pub(super) fn of(key: &optim::Key) -> (Self, Value) {
+    pub fn of(key: &optim::Key) -> (Self, Value) {
         match key.default {
             optim::Default::Number(x) => (Kind::NonNegative, Value::Float(x)),
-            optim::Default::Choice(words) => (Kind::Choice(words), Value::String(words[0].to_string())),
+            optim::Default::Count(n) => (Kind::Whole, Value::Integer(n as i64)),
+            optim::Default::Switch(on) => (Kind::Switch, Value::Boolean(on)),
+            optim::Default::Choice { words, default } => {
+                (Kind::Choice(words), Value::String(default.to_string()))
+            }
+            optim::Default::Text(text) => (Kind::AnyText, Value::String(text.to_string())),
         }
     }
 
@@ -88,11 +124,13 @@ impl Kind {
         let raw = raw.trim();
         let wrong = || format!("is {raw:?} but takes {}", self.describe());
         let value = match self {
-            Kind::Text | Kind::Choice(_) => Value::String(raw.to_string()),
+            Kind::Text | Kind::AnyText | Kind::Choice(_) => Value::String(raw.to_string()),
             Kind::Count | Kind::Whole => Value::Integer(raw.parse().map_err(|_| wrong())?),
             Kind::CountOrAll if raw == "all" => Value::String(raw.to_string()),
             Kind::CountOrAll => Value::Integer(raw.parse().map_err(|_| wrong())?),
-            Kind::Positive | Kind::NonNegative => Value::Float(raw.parse().map_err(|_| wrong())?),
+            Kind::Positive | Kind::NonNegative | Kind::Share => {
+                Value::Float(raw.parse().map_err(|_| wrong())?)
+            }
             Kind::Switch => Value::Boolean(raw.parse().map_err(|_| wrong())?),
             Kind::Betas => {
                 let numbers = raw.trim_start_matches('[').trim_end_matches(']').split(',');
@@ -106,7 +144,7 @@ impl Kind {
     /// Checks a value's type and range; whole numbers given for other numbers become such.
     pub(super) fn check(self, value: Value) -> Result<Value, String> {
         let value = match (self, value) {
-            (Kind::Positive | Kind::NonNegative, Value::Integer(n)) => Value::Float(n as f64),
+            (Kind::Positive | Kind::NonNegative | Kind::Share, Value::Integer(n)) => Value::Float(n as f64),
             (Kind::Betas, Value::Array(items)) => Value::Array(
                 items
                     .into_iter()
@@ -120,11 +158,12 @@ impl Kind {
             (Kind::Whole, Value::Integer(n)) => *n >= 0,
             (Kind::Positive, Value::Float(x)) => x.is_finite() && *x > 0.0,
             (Kind::NonNegative, Value::Float(x)) => x.is_finite() && *x >= 0.0,
+            (Kind::Share, Value::Float(x)) => (0.0..=1.0).contains(x),
             (Kind::Betas, Value::Array(items)) => {
                 items.len() == 2
                     && items.iter().all(|v| v.as_float().is_some_and(|x| (0.0..1.0).contains(&x)))
             }
-            (Kind::Switch, Value::Boolean(_)) => true,
+            (Kind::Switch, Value::Boolean(_)) | (Kind::AnyText, Value::String(_)) => true,
             (Kind::Text, Value::String(text)) => !text.is_empty(),
             (Kind::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
             (Kind::CountOrAll, Value::String(text)) => text == "all",
@@ -140,9 +179,11 @@ impl Kind {
             Kind::Whole => "a whole number from 0".into(),
             Kind::Positive => "a number above 0".into(),
             Kind::NonNegative => "a number from 0".into(),
+            Kind::Share => "a number from 0 to 1".into(),
             Kind::Betas => "two numbers from 0 to below 1, such as [0.9, 0.95]".into(),
             Kind::Switch => "true or false".into(),
             Kind::Text => "a text that is not empty".into(),
+            Kind::AnyText => "a text".into(),
             Kind::Choice(words) => format!("one of {}", words.join(", ")),
             Kind::CountOrAll => "a whole number from 1, or \"all\"".into(),
         }
@@ -168,6 +209,7 @@ mod tests {
             (Kind::Positive, "1e-4"),
             (Kind::Betas, "[0.9, 0.95]"),
             (Kind::Switch, "true"),
+            (Kind::Share, "1"),
             (Kind::CountOrAll, "12"),
         ] {
             let table: toml::Table = format!("v = {raw}").parse().unwrap();
@@ -188,6 +230,8 @@ mod tests {
             (Kind::Positive, "0"),
             (Kind::Positive, "nan"),
             (Kind::NonNegative, "inf"),
+            (Kind::Share, "1.1"),
+            (Kind::Share, "nan"),
             (Kind::Betas, "0.9"),
             (Kind::Betas, "0.9,1.0"),
             (Kind::Switch, "yes"),

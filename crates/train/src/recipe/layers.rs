@@ -21,6 +21,8 @@ pub enum Origin {
     Optimizer(String),
     /// The preset's own default.
     Preset(String),
+    /// The published set-up, asked for as a whole.
+    Published,
     /// The published scaling with steps and model size.
     Scaling,
     /// It follows from other values of the recipe.
@@ -41,6 +43,7 @@ impl fmt::Display for Origin {
             Origin::Default => f.write_str("default"),
             Origin::Optimizer(name) => write!(f, "default of {name}"),
             Origin::Preset(name) => write!(f, "preset {name}"),
+            Origin::Published => f.write_str("published"),
             Origin::Scaling => f.write_str("scaled with steps and model"),
             Origin::Follows(what) => write!(f, "follows from {what}"),
             Origin::Machine => f.write_str("this machine"),

@@ -1,8 +1,8 @@
 //! The recipe: everything that decides a run, strongly typed, from TOML.
 //!
-//! [`resolve`] puts five layers over one another: the published defaults, the model preset's own, a recipe file, the
-//! environment (`MUON_<SECTION>__<KEY>`) and the flags; what is still unset scales with steps and model size as
-//! published. The result is a [`Recipe`] together with the [`Origin`] of every value.
+//! [`resolve`] puts its layers over one another: defaults, those of the optimizer and of the model preset, on request
+//! the [published] set-up, a recipe file, the environment (`MUON_<SECTION>__<KEY>`) and the flags; what is still unset
+//! scales with steps and model size as published. The result is a [`Recipe`] together with the [`Origin`] of every value.
 //!
 //! [`Recipe::freeze`] writes it back as TOML. That text resolves to the same recipe again, and its BLAKE3 hash
 //! ([`fingerprint`]) identifies it. Where things are kept (`[run]` and `data.cache_dir`) is no part of it, so that one
@@ -18,10 +18,12 @@
 //! # Ok::<(), train::recipe::Error>(())
 //! ```
 
+mod check;
 mod error;
 mod frozen;
 mod keys;
 mod layers;
+pub mod published;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -31,5 +33,7 @@ pub use error::{Error, Result};
 pub use frozen::fingerprint;
 pub use keys::{KEYS, Key, Kind};
 pub use layers::{ENV_PREFIX, Origin, Setting};
-pub use resolve::{Resolved, Sources, model_key, resolve};
-pub use types::{AdamW, Data, Examples, Model, Optimizer, Precision, Recipe, Run, Train};
+pub use resolve::{Resolved, Sources, model_key, optimizer_of, resolve};
+pub use types::{
+    AdamW, Data, Diagnostics, Examples, Model, Optimizer, Precision, Recipe, Rounding, Run, Train,
+};

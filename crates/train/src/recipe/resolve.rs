@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use data::{Source, TokenizerSpec};
 use models::Config;
 use models::presets::{self, Defaults, Preset};
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use toml::{Table, Value};
 use super::error::{Error, Result};
 use super::keys::{KEYS, Kind};
 use super::layers::{self, Layer, Origin, Setting};
+use super::published;
 use super::types::{Precision, Recipe};
 use crate::memory;
 
@@ -23,6 +23,8 @@ const OPTIMIZER: &str = "muon";
 /// Everything a recipe is resolved from, beside the defaults.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sources<'a> {
+    /// Whether the published set-up goes over the defaults.
+    pub published: bool,
     /// A recipe file.
     pub file: Option<&'a Path>,
     /// The environment: names and values of all variables, or of those that begin with [`super::ENV_PREFIX`].
@@ -71,6 +73,7 @@ impl Resolved {
             cuda,
             optimizer: optim::find(&recipe.optimizer.name)?,
             precision: recipe.train.precision.on(cuda),
+            all_2d: recipe.optimizer.keys.get("route").and_then(Value::as_str) == Some("all-2d"),
             batch_size: recipe.train.batch_size,
             seq_len: recipe.data.seq_len,
         })
@@ -112,26 +115,21 @@ pub fn model_key(text: &str) -> &'static str {
 
 /// Resolves a recipe. Reads the recipe file and, for `model.dir`, its `config.json`; writes nothing.
 pub fn resolve(sources: &Sources) -> Result<Resolved> {
-    let mut given = match sources.file {
-        Some(path) => {
-            let mut layer = Layer::new();
-            layers::merge(&mut layer, layers::of_file(path)?)?;
-            layer
-        }
-        None => Layer::new(),
-    };
-    layers::merge(&mut given, layers::of_environment(sources.environment))?;
-    layers::merge(&mut given, layers::of_flags(sources.flags)?)?;
-
+    let given = given(sources)?;
     let row = optimizer(&given)?;
     let mut draft = Draft::new(typed(given, row)?);
     let (config, preset) = draft.model()?;
     let open_vocabulary = preset.is_some() && config.tokens().eos.is_empty();
+    if sources.published {
+        draft.published(row)?;
+    }
     draft.fixed(row);
     draft.tokenizer(open_vocabulary)?;
+    let for_size = Defaults::for_size(models::count(&config));
     match preset {
-        Some(preset) => draft.training(&preset.defaults, &Origin::Preset(preset.name.to_string())),
-        None => draft.training(Defaults::for_size(models::count(&config)), &Origin::Default),
+        _ if sources.published => draft.training(for_size, row, &Origin::Published),
+        Some(preset) => draft.training(&preset.defaults, row, &Origin::Preset(preset.name.to_string())),
+        None => draft.training(for_size, row, &Origin::Default),
     }
     let Draft { values, origins } = draft;
 
@@ -140,6 +138,22 @@ pub fn resolve(sources: &Sources) -> Result<Resolved> {
     let mut resolved = Resolved { recipe, config, open_vocabulary, notes: Vec::new(), origins };
     resolved.check()?;
     Ok(resolved)
+}
+
+/// The optimizer that a recipe would have.
+pub fn optimizer_of(sources: &Sources) -> Result<&'static optim::Row> {
+    optimizer(&given(sources)?)
+}
+
+/// File, environment and flags in one.
+fn given(sources: &Sources) -> Result<Layer> {
+    let mut given = Layer::new();
+    if let Some(path) = sources.file {
+        layers::merge(&mut given, layers::of_file(path)?)?;
+    }
+    layers::merge(&mut given, layers::of_environment(sources.environment))?;
+    layers::merge(&mut given, layers::of_flags(sources.flags)?)?;
+    Ok(given)
 }
 
 /// The row of the optimizer that the given layers name.
@@ -176,13 +190,13 @@ fn typed(given: Layer, row: &optim::Row) -> Result<BTreeMap<String, (Value, Orig
 fn kind(key: &str, row: &optim::Row) -> Option<Kind> {
     let own = || {
         let name = key.strip_prefix("optimizer.")?;
-        row.keys.iter().find(|own| own.name == name).map(|own| Kind::of(own).0)
+        row.keys().iter().find(|own| own.name == name).map(|own| Kind::of(own).0)
     };
     KEYS.iter().find(|known| known.name == key).map(|known| known.kind).or_else(own)
 }
 
 fn unknown(key: &str, from: &Origin, row: &optim::Row) -> Error {
-    let own = row.keys.iter().map(|own| format!("optimizer.{}", own.name));
+    let own = row.keys().into_iter().map(|own| format!("optimizer.{}", own.name));
     let known: Vec<String> = KEYS.iter().map(|known| known.name.to_string()).chain(own).collect();
     let section = key.split('.').next().unwrap_or_default();
     let near = known.iter().map(|k| (strsim::damerau_levenshtein(k, key), k)).min();
@@ -224,13 +238,18 @@ impl Draft {
 
     /// The configuration that `[model]` names, and the preset if it is one.
     fn model(&mut self) -> Result<(Config, Option<&'static Preset>)> {
-        const KEYS: [&str; 2] = ["model.preset", "model.dir"];
+        const KEYS: [&str; 3] = ["model.preset", "model.dir", "model.hidden_size"];
+        let hidden = self.values.get(KEYS[2]).and_then(Value::as_integer);
         if let Some(dir) = self.text(KEYS[1]) {
             let dir = Path::new(dir);
             if !dir.exists() && dir.components().count() == 1 {
                 let reason =
                     format!("is `{}`, neither a folder nor a preset: {}", dir.display(), preset_names());
                 return Err(Error::value(&self.origins[KEYS[1]], KEYS[1], reason));
+            }
+            if hidden.is_some() {
+                let reason = "goes with a preset; a model folder has its size in its config.json";
+                return Err(Error::value(&self.origins[KEYS[2]], KEYS[2], reason));
             }
             return Ok((Config::load(dir)?, None));
         }
@@ -240,15 +259,40 @@ impl Draft {
             let reason = format!("is `{name}`, which is no preset; there are: {}", preset_names());
             Error::value(&self.origins[KEYS[0]], KEYS[0], reason)
         })?;
-        Ok((preset.config(), Some(preset)))
+        let config = match hidden {
+            Some(hidden) => preset
+                .config()
+                .with_hidden_size(hidden as usize)
+                .map_err(|reason| Error::value(&self.origins[KEYS[2]], KEYS[2], reason))?,
+            None => preset.config(),
+        };
+        Ok((config, Some(preset)))
+    }
+
+    /// The published set-up, for the optimizers that it had.
+    fn published(&mut self, row: &optim::Row) -> Result<()> {
+        if !published::OPTIMIZERS.contains(&row.name) {
+            let reason = format!(
+                "is `{}`, which the published experiments did not run; they ran: {}",
+                row.name,
+                published::OPTIMIZERS.join(", ")
+            );
+            let from = self.origins.get("optimizer.name").unwrap_or(&Origin::Default);
+            return Err(Error::value(from, "optimizer.name", reason));
+        }
+        for published::Value { key, value, .. } in published::values(row.name) {
+            let value = kind(key, row).expect("a test holds the table to the keys").parse(value);
+            self.fill(key, value.expect("a test holds the values to their kinds"), &Origin::Published);
+        }
+        Ok(())
     }
 
     /// The defaults that depend on no other value but the optimizer's name.
     fn fixed(&mut self, row: &optim::Row) {
         let from = Origin::Optimizer(row.name.to_string());
         self.fill("optimizer.name", row.name, &Origin::Default);
-        for key in row.keys {
-            self.fill(&format!("optimizer.{}", key.name), Kind::of(key).1, &from);
+        for key in row.keys() {
+            self.fill(&format!("optimizer.{}", key.name), Kind::of(&key).1, &from);
         }
         let defaults: Table = DEFAULTS.parse().expect("the defaults are TOML");
         for (key, value) in layers::flatten(&defaults) {
@@ -280,9 +324,16 @@ impl Draft {
     }
 
     /// The model's training defaults; batch size and number of documents scale with the steps, as published.
-    fn training(&mut self, defaults: &Defaults, from: &Origin) {
-        let adamw = self.text("optimizer.name") == Some("adamw");
-        self.fill("optimizer.lr", if adamw { defaults.adamw_lr } else { defaults.lr }, from);
+    ///
+    /// The rate of the matrices is that of the size of their updates, which the optimizer's row or `scale = "match-rms"`
+    /// decides.
+    fn training(&mut self, defaults: &Defaults, row: &optim::Row, from: &Origin) {
+        let lr = match (row.lr, self.text("optimizer.scale")) {
+            (optim::LrHint::AdamW, _) => defaults.adamw_lr,
+            (optim::LrHint::Rms, _) | (_, Some("match-rms")) => defaults.rms_lr,
+            (optim::LrHint::Spectral, _) => defaults.lr,
+        };
+        self.fill("optimizer.lr", lr, from);
         self.fill("optimizer.adamw.lr", defaults.adamw_lr, from);
         self.fill("train.steps", defaults.steps as i64, from);
         self.fill("train.warmup", defaults.warmup as i64, from);
@@ -337,78 +388,15 @@ eps = 1e-8
 weight_decay = 0.01
 
 [train]
+warmup_rest = true
+schedule = "constant"
+final_lr = 0.0
+decay = 0.2
+clip = 0.0
 seed = 42
 device = "auto"
 precision = "auto"
+rounding = "nearest"
+diagnostics = "cheap"
+diagnostics_steps = 50
 "#;
-
-impl Resolved {
-    /// Refuses values that do not fit together; notes those that fit but may surprise.
-    fn check(&mut self) -> Result<()> {
-        let Recipe { model, data, train, optimizer, .. } = &self.recipe;
-        let wrong = |key: &str, reason: &str| Err(Error::value(self.origin(key), key, reason));
-        if model.pretrained && model.dir.is_none() {
-            return wrong(
-                "model.pretrained",
-                "needs the weights of a model folder: give model.dir (--model DIR)",
-            );
-        }
-        match (&data.source, &data.tokenizer) {
-            (Source::Synthetic, TokenizerSpec::Bytes | TokenizerSpec::File(_)) => {
-                return wrong(
-                    "data.tokenizer",
-                    "has no text to work on: the synthetic language comes as tokens; leave it out",
-                );
-            }
-            (Source::Path(_), TokenizerSpec::Synthetic) => {
-                return wrong(
-                    "data.tokenizer",
-                    "is `synthetic`, which cannot read text: give bytes or a tokenizer.json",
-                );
-            }
-            _ => {}
-        }
-        let ordinal = train.device.strip_prefix("cuda:").map(str::parse::<usize>);
-        if !matches!(train.device.as_str(), "auto" | "cpu" | "cuda") && !matches!(ordinal, Some(Ok(_))) {
-            return wrong(
-                "train.device",
-                &format!("is `{}` but takes auto, cpu, cuda or cuda:N", train.device),
-            );
-        }
-        if train.device == "cpu" && train.precision == Precision::Mixed {
-            return wrong("train.precision", "is mixed, but the CPU computes in f32 only");
-        }
-
-        let mut notes = Vec::new();
-        if data.source == Source::Synthetic && !self.open_vocabulary {
-            notes.push(format!(
-                "{} trains on the synthetic language, whose few tokens lie inside its vocabulary (--data PATH for text)",
-                model.label()
-            ));
-        }
-        if let Source::Path(path) = &data.source
-            && path.extension().is_some_and(|extension| extension == "txt")
-            && *self.origin("data.text_column") != Origin::Default
-        {
-            notes.push("data.text_column is not used: plain text has no columns".into());
-        }
-        if train.warmup > train.steps {
-            let share = train.steps as f64 / train.warmup as f64;
-            notes.push(format!(
-                "the warm-up of {} steps outlasts the run: its rate ends at {:.3e}, {:.0} % of optimizer.lr",
-                train.warmup,
-                optimizer.lr * share,
-                100.0 * share
-            ));
-        }
-        for (key, every) in [("eval_steps", train.eval_steps), ("save_steps", train.save_steps)] {
-            if every > train.steps {
-                notes.push(format!(
-                    "train.{key} = {every} is longer than the run: it happens once, at the end"
-                ));
-            }
-        }
-        self.notes = notes;
-        Ok(())
-    }
-}

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use data::{Source, TokenizerSpec};
 
-use super::{Examples, KEYS, Origin, Recipe, Resolved, Result, Setting, Sources, fingerprint, resolve};
+use super::{
+    Examples, KEYS, Origin, Precision, Recipe, Resolved, Result, Setting, Sources, fingerprint, resolve,
+};
 
 /// Settings of flags, written `key=value`.
 fn flags(settings: &[&str]) -> Vec<Setting> {
@@ -53,8 +55,8 @@ fn layers_override_one_another() {
     let environment =
         [("MUON_TRAIN__SEED".to_string(), "2".to_string()), ("MUON_TRAIN__WARMUP".into(), "4".into())];
     let flags = flags(&["train.warmup=5"]);
-    let resolved =
-        resolve(&Sources { file: Some(&file.0), environment: &environment, flags: &flags }).unwrap();
+    let sources = Sources { file: Some(&file.0), environment: &environment, flags: &flags, published: false };
+    let resolved = resolve(&sources).unwrap();
     let train = &resolved.recipe.train;
     assert_eq!((train.steps, train.seed, train.warmup), (30, 2, 5));
     for (key, from) in [
@@ -73,7 +75,8 @@ fn layers_override_one_another() {
 fn every_key_has_a_row() {
     let resolved = with(&[]).unwrap();
     let rows: Vec<String> = resolved.rows().into_iter().map(|(key, ..)| key).collect();
-    for key in KEYS.iter().filter(|key| key.name != "model.dir") {
+    let optional = ["model.dir", "model.hidden_size"];
+    for key in KEYS.iter().filter(|key| !optional.contains(&key.name)) {
         assert!(rows.iter().any(|row| row == key.name), "{} is missing", key.name);
     }
 }
@@ -181,13 +184,21 @@ fn bad_values_are_refused() {
         ("data.seq_len=0", "a whole number from 1"),
         ("optimizer.lr=-1", "a number above 0"),
         ("data.packing=tight", "one of pack, truncate"),
-        ("train.precision=f16", "one of auto, f32, mixed"),
+        ("train.precision=f16", "one of auto, f32, mixed, bf16"),
+        ("train.schedule=step", "one of constant, cosine, linear, wsd"),
+        ("train.final_lr=1.5", "a number from 0 to 1"),
+        ("train.clip=-1", "a number from 0"),
+        ("train.diagnostics=some", "one of off, cheap, full"),
+        ("train.diagnostics_steps=0", "a whole number from 1"),
+        ("model.hidden_size=100", "no multiple of 1 x 32"),
+        ("optimizer.nesterov=yes", "true or false"),
+        ("optimizer.ortho_steps=1.5", "a whole number from 0"),
         ("train.device=tpu", "cuda:N"),
         ("model.preset=gpt-2", "there are: granite-nano"),
         ("model.dir=gpt-2", "neither a folder nor a preset"),
-        ("optimizer.name=lion", "there are: muon, adamw"),
+        ("optimizer.name=lion", "there are: muon, "),
         ("optimizer.momentum=-0.5", "a number from 0"),
-        ("optimizer.ortho=qr", "one of polar, svd"),
+        ("optimizer.ortho=qr", "one of "),
         ("model.pretrained=true", "--model DIR"),
     ] {
         let message = error(&[setting]);
@@ -256,4 +267,140 @@ fn the_fingerprint_tells_experiments_apart_not_names() {
     assert_ne!(hash(&[]), hash(&["train.seed=43"]));
     assert_ne!(hash(&[]), hash(&["optimizer.lr=0.0200001"]));
     assert_eq!(hash(&[]).len(), 64);
+}
+
+#[test]
+fn values_of_every_kind_reach_the_optimizer() {
+    let Recipe { optimizer, .. } = with(&[
+        "optimizer.nesterov=true",
+        "optimizer.ortho_steps=7",
+        "optimizer.coefficients=1,-2,3; 4,5,6",
+        "optimizer.scale=original",
+    ])
+    .unwrap()
+    .recipe;
+    let settings = optimizer.settings();
+    assert_eq!(settings["nesterov"], optim::Value::Switch(true));
+    assert_eq!(settings["ortho_steps"], optim::Value::Number(7.0));
+    assert_eq!(settings["coefficients"], optim::Value::Word("1,-2,3; 4,5,6".into()));
+    assert_eq!(settings["scale"], optim::Value::Word("original".into()));
+}
+
+#[test]
+fn the_rate_follows_the_size_of_the_updates() {
+    for (settings, lr) in [
+        (&[][..], 0.04),
+        (&["optimizer.name=nolah"], 0.04),
+        (&["optimizer.name=adamw"], 3e-3),
+        (&["optimizer.name=moonlight"], 0.01),
+        (&["optimizer.scale=match-rms"], 0.01),
+        (&["optimizer.scale=match-rms", "optimizer.lr=0.5"], 0.5),
+    ] {
+        let resolved = with(settings).unwrap();
+        assert_eq!(resolved.recipe.optimizer.lr.to_bits(), f64::to_bits(lr), "{settings:?}");
+    }
+}
+
+#[test]
+fn rates_follow_the_schedule() {
+    let train =
+        |settings: &[&str]| with(&[&["train.steps=10", "train.warmup=2"], settings].concat()).unwrap();
+    let shares = |settings: &[&str], step| train(settings).recipe.train.shares(step);
+    assert_eq!([1, 2, 10].map(|step| shares(&[], step)), [(0.5, 0.5), (1.0, 1.0), (1.0, 1.0)]);
+    assert_eq!(shares(&["train.warmup_rest=false"], 1), (0.5, 1.0));
+    let linear = ["train.schedule=linear", "train.final_lr=0.25", "train.warmup_rest=false"];
+    assert_eq!([1, 6, 10].map(|step| shares(&linear, step)), [(0.5, 1.0), (0.625, 0.625), (0.25, 0.25)]);
+    assert_eq!(shares(&["train.schedule=wsd", "train.decay=0.4"], 8), (0.5, 0.5));
+}
+
+#[test]
+fn full_diagnostics_come_at_their_steps() {
+    let watch = |settings: &[&str], step| {
+        with(&[&["train.steps=100", "train.diagnostics_steps=40"], settings].concat())
+            .unwrap()
+            .recipe
+            .train
+            .watch(step)
+    };
+    assert_eq!(watch(&[], 40), optim::Watch::Cheap);
+    assert_eq!(watch(&["train.diagnostics=off"], 100), optim::Watch::Off);
+    for (step, full) in [(1, true), (2, false), (40, true), (41, false), (100, true)] {
+        let expected = if full { optim::Watch::Full } else { optim::Watch::Cheap };
+        assert_eq!(watch(&["train.diagnostics=full"], step), expected, "step {step}");
+    }
+}
+
+#[test]
+fn another_hidden_size_is_part_of_the_experiment() {
+    let resolved = with(&["model.preset=qwen-block-muon", "model.hidden_size=512"]).unwrap();
+    assert_eq!(resolved.config.hidden_size(), 512);
+    assert_eq!(resolved.recipe.model.label(), "qwen-block-muon-512");
+    assert!(resolved.recipe.freeze().contains("hidden_size = 512"));
+    let message = error(&["model.preset=qwen-block-muon", "model.hidden_size=500"]);
+    assert!(message.starts_with("--hidden_size: `model.hidden_size` is 500"), "{message}");
+}
+
+fn published(settings: &[&str]) -> Result<Resolved> {
+    resolve(&Sources { published: true, flags: &flags(settings), ..Sources::default() })
+}
+
+#[test]
+fn the_published_set_up_goes_over_the_defaults_and_under_the_flags() {
+    let resolved = published(&["train.rounding=stochastic"]).unwrap();
+    let Recipe { train, optimizer, data, .. } = &resolved.recipe;
+    assert_eq!((train.precision, train.warmup_rest), (Precision::Bf16, false));
+    assert_eq!((train.steps, train.batch_size, train.warmup, data.seq_len), (500, 8, 50, 512));
+    assert_eq!((optimizer.lr, optimizer.adamw.lr), (1e-4, 3e-4));
+    let settings = optimizer.settings();
+    for (key, word) in [("ortho", "svd"), ("route", "all-2d"), ("scale", "none")] {
+        assert_eq!(settings[key], optim::Value::Word(word.into()));
+    }
+    assert_eq!(resolved.origin("optimizer.ortho"), &Origin::Published);
+    assert_eq!(resolved.origin("train.steps"), &Origin::Published);
+    assert_eq!(resolved.origin("train.rounding"), &Origin::Flag("--rounding".into()));
+    assert_eq!(published(&["train.steps=501"]).unwrap().recipe.train.batch_size, 16);
+}
+
+#[test]
+fn every_published_optimizer_takes_its_published_values() {
+    for name in super::published::OPTIMIZERS {
+        let name = format!("optimizer.name={name}");
+        let mut resolved = published(&[&name]).unwrap();
+        for value in super::published::values(&resolved.recipe.optimizer.name) {
+            assert_eq!(resolved.origin(value.key), &Origin::Published, "{name}: {}", value.key);
+        }
+        // The frozen recipe says it all: it needs no flag to come out the same.
+        resolved.settle("cpu", tensor::Precision::Bf16);
+        let frozen = resolved.recipe.freeze();
+        let file = File::new("published.toml", &frozen);
+        let again = resolve(&Sources { file: Some(&file.0), ..Sources::default() }).unwrap();
+        assert_eq!(again.recipe.freeze(), frozen);
+    }
+    let message = published(&["optimizer.name=moonlight"]).unwrap_err().to_string();
+    assert!(message.contains("did not run; they ran: muon, nolah"), "{message}");
+}
+
+#[test]
+fn values_without_effect_are_noted() {
+    for (settings, told) in [
+        (&["train.final_lr=0.1"][..], "train.final_lr is not used"),
+        (&["train.decay=0.1", "train.schedule=cosine"], "train.decay is not used"),
+        (&["train.rounding=stochastic"], "train.rounding is not used"),
+    ] {
+        let notes = with(settings).unwrap().notes.join("\n");
+        assert!(notes.contains(told), "{notes}");
+    }
+    let wsd = ["train.schedule=wsd", "train.decay=0.1", "train.final_lr=0.1"];
+    assert_eq!(with(&wsd).unwrap().notes, [""; 0]);
+}
+
+#[test]
+fn every_optimizer_resolves_and_its_recipe_goes_around() {
+    for row in optim::ALL {
+        let resolved = with(&[&format!("optimizer.name={}", row.name)]).unwrap();
+        let frozen = resolved.recipe.freeze();
+        let file = File::new(&format!("{}.toml", row.name), &frozen);
+        let again = resolve(&Sources { file: Some(&file.0), ..Sources::default() }).unwrap();
+        assert_eq!(again.recipe.optimizer, resolved.recipe.optimizer);
+    }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use data::{Packing, Source, TokenizerSpec};
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::{Schedule, Shape};
+
 /// Everything that decides a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +44,9 @@ pub struct Model {
     /// Folder with `config.json` in the Hugging Face layout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
+    /// Width of the residual stream, in place of the preset's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_size: Option<usize>,
     /// Whether to start from the weights in `dir`.
     pub pretrained: bool,
 }
@@ -109,6 +114,16 @@ pub struct Train {
     pub batch_size: usize,
     /// Steps over which the rate rises.
     pub warmup: u64,
+    /// Whether the rate of the weights that `AdamW` takes rises too.
+    pub warmup_rest: bool,
+    /// What the rates do after the warm-up.
+    pub schedule: Shape,
+    /// Share of the peak rate at the last step.
+    pub final_lr: f64,
+    /// Share of the steps over which `wsd` decays.
+    pub decay: f64,
+    /// Largest global norm of the gradient; 0: any.
+    pub clip: f64,
     /// Evaluate every so many steps and at the end; 0: at the end only.
     pub eval_steps: u64,
     /// Most validation batches an evaluation reads.
@@ -121,6 +136,12 @@ pub struct Train {
     pub device: String,
     /// In what it computes.
     pub precision: Precision,
+    /// How updates are rounded into weights of record in bf16.
+    pub rounding: Rounding,
+    /// What is measured beside the losses.
+    pub diagnostics: Diagnostics,
+    /// Take the full diagnostics every so many steps.
+    pub diagnostics_steps: u64,
 }
 
 /// How many documents are read: a number, or `all`.
@@ -156,6 +177,30 @@ pub enum Precision {
     F32,
     /// bf16 activations and products over f32 weights of record.
     Mixed,
+    /// As mixed, with the weights of record in bf16.
+    Bf16,
+}
+
+/// How updates are rounded into weights of record in bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rounding {
+    /// To the nearest value.
+    Nearest,
+    /// Up or down by chance, right on average.
+    Stochastic,
+}
+
+/// What is measured beside the losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Diagnostics {
+    /// The norm of the gradient only.
+    Off,
+    /// What a step costs next to nothing.
+    Cheap,
+    /// Spectra as well, every so many steps.
+    Full,
 }
 
 impl From<tensor::Precision> for Precision {
@@ -163,6 +208,7 @@ impl From<tensor::Precision> for Precision {
         match precision {
             tensor::Precision::F32 => Precision::F32,
             tensor::Precision::Mixed => Precision::Mixed,
+            tensor::Precision::Bf16 => Precision::Bf16,
         }
     }
 }
@@ -172,6 +218,7 @@ impl Precision {
     pub fn on(self, cuda: bool) -> tensor::Precision {
         match self {
             Precision::Mixed => tensor::Precision::Mixed,
+            Precision::Bf16 => tensor::Precision::Bf16,
             Precision::Auto if cuda => tensor::Precision::Mixed,
             Precision::F32 | Precision::Auto => tensor::Precision::F32,
         }
@@ -189,10 +236,13 @@ impl Examples {
 }
 
 impl Model {
-    /// The preset's name, or the folder.
+    /// The preset's name, with its hidden size where that is not the preset's own, or the folder.
     pub fn label(&self) -> String {
         match (&self.preset, &self.dir) {
-            (Some(preset), _) => preset.clone(),
+            (Some(preset), _) => match self.hidden_size {
+                Some(hidden) => format!("{preset}-{hidden}"),
+                None => preset.clone(),
+            },
             (None, Some(dir)) => dir.display().to_string(),
             (None, None) => String::new(),
         }
@@ -238,9 +288,51 @@ impl Optimizer {
     pub fn settings(&self) -> BTreeMap<String, optim::Value> {
         let value = |value: &toml::Value| match value {
             toml::Value::Float(x) => optim::Value::Number(*x),
+            toml::Value::Integer(n) => optim::Value::Number(*n as f64),
+            toml::Value::Boolean(on) => optim::Value::Switch(*on),
             other => optim::Value::Word(other.as_str().unwrap_or_default().to_string()),
         };
         self.keys.iter().map(|(key, given)| (key.clone(), value(given))).collect()
+    }
+}
+
+impl Recipe {
+    /// What all optimizers have in common, for crate `optim`.
+    pub fn common(&self) -> optim::Common {
+        optim::Common {
+            adamw: self.optimizer.adamw.settings(),
+            seed: self.train.seed,
+            clip: self.train.clip as f32,
+            rounding: match self.train.rounding {
+                Rounding::Nearest => optim::Rounding::Nearest,
+                Rounding::Stochastic => optim::Rounding::Stochastic,
+            },
+        }
+    }
+}
+
+impl Train {
+    /// The shares of the peak rates that a step (from 1) runs at: of the matrices' and of the rest's.
+    pub fn shares(&self, step: u64) -> (f64, f64) {
+        let schedule = Schedule {
+            shape: self.schedule,
+            steps: self.steps,
+            warmup: self.warmup,
+            final_share: self.final_lr,
+            decay_share: self.decay,
+        };
+        let share = schedule.share(step);
+        (share, if self.warmup_rest { share } else { schedule.decay(step) })
+    }
+
+    /// What the optimizer measures at a step, from 1: the full diagnostics at the first and the last step too.
+    pub fn watch(&self, step: u64) -> optim::Watch {
+        let due = step == 1 || step == self.steps || step.is_multiple_of(self.diagnostics_steps);
+        match self.diagnostics {
+            Diagnostics::Off => optim::Watch::Off,
+            Diagnostics::Full if due => optim::Watch::Full,
+            Diagnostics::Cheap | Diagnostics::Full => optim::Watch::Cheap,
+        }
     }
 }
 

@@ -155,7 +155,7 @@ pub fn cast(count: usize) -> Case {
     const SPECIAL: [f32; 6] = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 0.0, -0.0, 3.389_531_4e38, 1e-40];
     let run = |device: &Device, precision: Precision, given: &[Tensor]| {
         let there_and_back = |x: &Tensor| match (device, precision) {
-            (Device::Cpu, Precision::Mixed) => {
+            (Device::Cpu, Precision::Mixed | Precision::Bf16) => {
                 let rounded: Vec<f32> = x.read().iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
                 device.from_slice(&rounded, x.shape())
             }

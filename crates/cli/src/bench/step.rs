@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use data::Batch;
 use models::{Config, Model, presets};
-use optim::{AdamWSettings, Optimizer, Rates};
+use optim::{Common, Optimizer, Rates, Watch};
 use report::format;
 use tensor::random::Stream;
 use tensor::{Device, Precision};
@@ -40,7 +40,7 @@ pub struct StepArgs {
 }
 
 /// Times the steps and prints medians.
-pub fn step(args: &StepArgs) -> anyhow::Result<()> {
+pub fn run(args: &StepArgs) -> anyhow::Result<()> {
     let (batch, seq) = (args.batch as usize, args.seq as usize);
     let device = Device::parse(&args.device)?;
     let precision =
@@ -54,7 +54,7 @@ pub fn step(args: &StepArgs) -> anyhow::Result<()> {
     let optimizer = Optimizer::new(
         &args.optimizer,
         &std::collections::BTreeMap::new(),
-        &AdamWSettings::default(),
+        &Common::default(),
         model.params(),
     )?;
     let mut trainer = Trainer::new(model, optimizer);
@@ -69,7 +69,7 @@ pub fn step(args: &StepArgs) -> anyhow::Result<()> {
         trainer.forward_backward(&tokens)?;
         device.synchronize()?;
         let pass = start.elapsed().as_secs_f64();
-        trainer.apply(Rates { matrices: 1e-4, rest: 1e-4 })?;
+        trainer.apply(Rates { matrices: 1e-4, rest: 1e-4 }, Watch::Off)?;
         device.synchronize()?;
         if i >= 3 {
             passes.push(pass);

@@ -8,21 +8,21 @@
 use tensor::params::Bank;
 use tensor::{DType, Tensor};
 
+use crate::diagnostics::Findings;
 use crate::error::Result;
-use crate::kernels::{self, AdamWStep};
-use crate::optimizer::Rule;
-use crate::routing::Route;
-use crate::{Row, Settings};
+use crate::optimizer::{Rule, Step};
+use crate::record::AdamWStep;
+use crate::{Build, LrHint, Row};
 
 /// The row of `adamw`: AdamW for all weights, with the settings of the `[optimizer.adamw]` section and the
 /// optimizer's own learning rate.
 pub(crate) const ROW: Row = Row {
     name: "adamw",
     about: "AdamW on every weight",
-    keys: &[],
+    own: &[],
+    lr: LrHint::AdamW,
     state_bytes: 8,
-    route: Route::Everything,
-    build: |_: &Settings, rest, bank| Ok(Box::new(AdamW::new(rest, bank)?)),
+    build: Build::AdamW,
 };
 
 /// Hyperparameters of AdamW besides the learning rate.
@@ -47,34 +47,32 @@ pub(crate) struct AdamW {
     settings: AdamWSettings,
     first: Tensor,
     second: Tensor,
-    steps: i32,
 }
 
 impl AdamW {
     pub(crate) fn new(settings: &AdamWSettings, bank: &Bank) -> Result<Self> {
         let zeros = || bank.weight.device().zeros(bank.weight.shape(), DType::F32);
-        Ok(AdamW { settings: *settings, first: zeros()?, second: zeros()?, steps: 0 })
+        Ok(AdamW { settings: *settings, first: zeros()?, second: zeros()? })
     }
 }
 
 impl Rule for AdamW {
-    fn step(&mut self, bank: &Bank, rate: f32) -> Result<()> {
-        self.steps += 1;
+    fn step(&mut self, step: &Step, findings: &mut Findings) -> Result<()> {
         let AdamWSettings { betas: (b1, b2), eps, weight_decay } = self.settings;
-        let correct = |beta: f32| (1.0 - f64::from(beta).powi(self.steps)) as f32;
-        kernels::adamw(
-            &bank.weight,
-            &bank.grad,
-            &self.first,
-            &self.second,
-            AdamWStep {
-                b1,
-                b2,
-                eps,
-                keep: 1.0 - rate * weight_decay,
-                rate: rate / correct(b1),
-                root: 1.0 / correct(b2).sqrt(),
-            },
-        )
+        let correct = |beta: f32| 1.0 - f64::from(beta).powf(step.number as f64);
+        let constants = AdamWStep {
+            b1,
+            b2,
+            eps,
+            decay: step.rate * weight_decay,
+            rate: (f64::from(step.rate) / correct(b1)) as f32,
+            root: (1.0 / correct(b2).sqrt()) as f32,
+        };
+        findings.moved(step.record().adamw(&self.first, &self.second, constants)?);
+        Ok(())
+    }
+
+    fn state(&self) -> Vec<(&'static str, &Tensor)> {
+        vec![("first_moment", &self.first), ("second_moment", &self.second)]
     }
 }

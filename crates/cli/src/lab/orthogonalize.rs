@@ -1,0 +1,113 @@
+//! `muon lab orthogonalize`: polar factors of the matrices in a file, by any method, with what tells how good they are.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use optim::ortho::{self, Method, Ortho, measure};
+use tensor::{DType, Device, Tensor};
+
+use super::tensors;
+use crate::error::BadFile;
+use crate::output::{columns, print};
+
+/// Flags of `lab orthogonalize`.
+#[derive(Debug, Args)]
+pub struct OrthogonalizeArgs {
+    /// A safetensors file; every tensor with two axes [m, n] or three [L, m, n] (a bank of L matrices) is taken, in
+    /// f32, bf16 or f16
+    #[arg(long = "in", value_name = "FILE")]
+    input: PathBuf,
+    /// How
+    #[arg(long, value_name = "METHOD", value_parser = clap::builder::PossibleValuesParser::new(Method::NAMES))]
+    method: String,
+    /// Where to write the factors under their names, f32
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// For newton-schulz and gram: jordan, you, convergent, polar-express, or "a,b,c; a,b,c"
+    #[arg(
+        long,
+        value_name = "SET",
+        default_value = "",
+        allow_hyphen_values = true,
+        hide_default_value = true
+    )]
+    coefficients: String,
+    /// Steps of the methods that take a fixed number; 0: the method's own
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    steps: u16,
+    /// Arithmetic of the methods with a fixed number of steps: f32 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"])]
+    dtype: String,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+/// Prints a row for every matrix, the worst one of each bank; nothing is written unless everything succeeded.
+pub fn run(args: &OrthogonalizeArgs) -> anyhow::Result<()> {
+    let dtype = if args.dtype == "bf16" { DType::BF16 } else { DType::F32 };
+    let ortho = Ortho::parse(&args.method, &args.coefficients, args.steps.into(), dtype)?;
+    let device = Device::parse(&args.device)?;
+    let fail = |reason: String| BadFile { path: args.input.clone(), reason };
+    let mut given = tensors::read(&args.input)?;
+    given.retain(|_, (shape, _)| matches!(shape.len(), 2 | 3) && !shape.contains(&0));
+    if given.is_empty() {
+        return Err(fail("no tensor with two or three axes".into()).into());
+    }
+    let head = [
+        "tensor",
+        "shape",
+        "rank",
+        "orthogonality",
+        "on the rank",
+        "asymmetry",
+        "smallest eigenvalue",
+        "residual",
+        "ms",
+    ];
+    let mut rows = vec![head.map(String::from)];
+    for (name, (shape, values)) in &mut given {
+        let bank = if shape.len() == 2 { [&[1], &shape[..]].concat() } else { shape.clone() };
+        let x = device.from_slice(values, &bank)?;
+        ortho::check_finite(&x).map_err(|error| fail(format!("`{name}`: {error}")))?;
+        device.synchronize()?;
+        let start = Instant::now();
+        let y = ortho.apply(&x)?;
+        device.synchronize()?;
+        let seconds = start.elapsed().as_secs_f64();
+        let y = y.cast(DType::F32)?;
+        let told = worst(&x, &y)?;
+        rows.push([
+            name.clone(),
+            shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x "),
+            told.rank.to_string(),
+            format!("{:.2e}", told.orthogonality),
+            format!("{:.2e}", told.projector),
+            format!("{:.2e}", told.asymmetry),
+            format!("{:.2e}", told.positivity),
+            format!("{:.2e}", told.residual),
+            format!("{:.2}", 1e3 * seconds),
+        ]);
+        *values = y.to_vec()?;
+    }
+    print(&columns(&rows))?;
+    tensors::write(&args.out, &given)
+}
+
+/// Each figure at its worst over the members of a bank.
+fn worst(x: &Tensor, y: &Tensor) -> anyhow::Result<measure::Quality> {
+    let mut all = measure::quality(&x.slot(0), &y.slot(0))?;
+    for i in 1..x.shape()[0] {
+        let one = measure::quality(&x.slot(i), &y.slot(i))?;
+        all = measure::Quality {
+            orthogonality: all.orthogonality.max(one.orthogonality),
+            rank: all.rank.min(one.rank),
+            projector: all.projector.max(one.projector),
+            asymmetry: all.asymmetry.max(one.asymmetry),
+            positivity: all.positivity.min(one.positivity),
+            residual: all.residual.max(one.residual),
+        };
+    }
+    Ok(all)
+}

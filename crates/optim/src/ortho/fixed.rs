@@ -1,0 +1,89 @@
+//! A fixed number of odd quintics, `X <- a X + (b A + c A^2) X` with `A = X X^T` (`X^T X` where X is tall), from
+//! `X / norm_F(X)` (Jordan 2024; the order of operations and roundings is that of torch.optim.Muon).
+
+use tensor::linalg::{self, Factor};
+use tensor::{DType, Tensor};
+
+use super::kernels;
+use crate::error::Result;
+
+/// Result of the steps, in `dtype` arithmetic.
+pub(super) fn factor(input: &Tensor, steps: &[[f64; 3]], dtype: DType) -> Result<Tensor> {
+    let mut bank = Bank::new(input, dtype)?;
+    let (gram, poly) = (bank.square()?, bank.square()?);
+    for [a, b, c] in steps.iter().map(|k| k.map(|k| k as f32)) {
+        bank.gram(&gram)?;
+        bank.symmetric(&poly, c, &gram, &gram, Some((b, &gram)))?;
+        bank.apply(&poly, a)?;
+    }
+    Ok(bank.x)
+}
+
+/// A bank of matrices under iteration, in one arithmetic.
+pub(super) struct Bank {
+    /// `[L, m, n]`.
+    pub(super) x: Tensor,
+    next: Tensor,
+    wide: bool,
+    /// Storage on the device; rounding on the CPU.
+    dtype: DType,
+}
+
+impl Bank {
+    /// Each member divided by its Frobenius norm.
+    pub(super) fn new(input: &Tensor, dtype: DType) -> Result<Self> {
+        let x = kernels::normalized(input, dtype)?;
+        let next = x.device().empty(x.shape(), x.dtype())?;
+        Ok(Bank { next, wide: input.shape()[1] <= input.shape()[2], x, dtype })
+    }
+
+    /// Room for a Gram matrix of each member.
+    pub(super) fn square(&self) -> Result<Tensor> {
+        let [l, m, n] = [0, 1, 2].map(|i| self.x.shape()[i]);
+        Ok(self.x.device().empty(&[l, m.min(n), m.min(n)], self.x.dtype())?)
+    }
+
+    /// `gram = X X^T`, or `X^T X` where X is tall.
+    pub(super) fn gram(&self, gram: &Tensor) -> Result<()> {
+        let x = Factor::from(&self.x);
+        if self.wide {
+            self.symmetric(gram, 1.0, x, x.t(), None)
+        } else {
+            self.symmetric(gram, 1.0, x.t(), x, None)
+        }
+    }
+
+    /// `d = alpha a b + beta c`, all polynomials in one Gram matrix.
+    pub(super) fn symmetric<'a>(
+        &self,
+        d: &Tensor,
+        alpha: f32,
+        a: impl Into<Factor<'a>>,
+        b: impl Into<Factor<'a>>,
+        summand: Option<(f32, &Tensor)>,
+    ) -> Result<()> {
+        linalg::symmetric(d, alpha, a, b, summand)?;
+        self.round(d);
+        Ok(())
+    }
+
+    /// `X = Q X + a X` (`X Q + a X` where X is tall).
+    pub(super) fn apply(&mut self, q: &Tensor, a: f32) -> Result<()> {
+        let (left, right) = if self.wide { (q, &self.x) } else { (&self.x, q) };
+        if a == 0.0 {
+            linalg::matmul(&self.next, false, 1.0, left, right)?;
+        } else {
+            linalg::affine(&self.next, 1.0, left, right, a, &self.x)?;
+        }
+        self.round(&self.next);
+        std::mem::swap(&mut self.x, &mut self.next);
+        Ok(())
+    }
+
+    /// Rounds what stands for bf16 on the CPU.
+    pub(super) fn round(&self, t: &Tensor) {
+        if self.dtype == DType::BF16 && !t.device().is_cuda() {
+            kernels::round_bf16(t);
+        }
+    }
+}

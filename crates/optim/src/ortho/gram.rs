@@ -1,0 +1,47 @@
+//! The polynomials of `fixed`, iterated on the Gram matrix `R` of the smaller side: X itself enters only where `R` is made
+//! anew, which half precision needs, after two steps.
+
+use tensor::{DType, Tensor};
+
+use super::fixed::{self, Bank};
+use super::kernels;
+use crate::error::Result;
+
+/// The step before which X and its Gram matrix are made anew.
+const RESTART: usize = 2;
+
+/// Result of the steps, in `dtype` arithmetic. Square matrices take the plain form, which is no dearer there.
+pub(super) fn factor(input: &Tensor, steps: &[[f64; 3]], dtype: DType) -> Result<Tensor> {
+    if input.shape()[1] == input.shape()[2] || steps.is_empty() {
+        return fixed::factor(input, steps, dtype);
+    }
+    let mut bank = Bank::new(input, dtype)?;
+    let (r, mut z, mut q, mut free) = (bank.square()?, bank.square()?, bank.square()?, bank.square()?);
+    bank.gram(&r)?;
+    for (i, [a, b, c]) in steps.iter().map(|k| k.map(|k| k as f32)).enumerate() {
+        let restarts = i == RESTART;
+        if restarts {
+            bank.apply(&q, 0.0)?;
+            bank.gram(&r)?;
+        }
+        // Q of this step is p(R) = a I + b R + c R^2; that of the steps since the last start is their product.
+        bank.symmetric(&z, c, &r, &r, Some((b, &r)))?;
+        let first = i == 0 || restarts;
+        if !first {
+            bank.symmetric(&free, 1.0, &q, &z, Some((a, &q)))?;
+            std::mem::swap(&mut q, &mut free);
+        }
+        // R of the next step is p(R) R p(R).
+        if i + 1 < steps.len() && i + 1 != RESTART {
+            bank.symmetric(&free, 1.0, &r, &z, Some((a, &r)))?;
+            bank.symmetric(&r, 1.0, &z, &free, Some((a, &free)))?;
+        }
+        if first {
+            kernels::add_to_diagonal(&z, a)?;
+            bank.round(&z);
+            std::mem::swap(&mut q, &mut z);
+        }
+    }
+    bank.apply(&q, 0.0)?;
+    Ok(bank.x)
+}

@@ -1,0 +1,186 @@
+//! One step of the pipeline on one bank.
+
+use tensor::params::Bank;
+use tensor::{DType, Tensor};
+
+use super::noise::Place;
+use super::{MatrixRule, Plan};
+use crate::diagnostics::{Findings, Watch};
+use crate::error::Result;
+use crate::kernels::{self, Compose};
+use crate::optimizer::{Rule, Step};
+use crate::ortho::{Method, Ortho};
+use crate::quantile;
+use crate::tiles::Lattice;
+
+/// Convergent cubic step of `OrthoNoise`, `X <- 1.5 X - 0.5 X X^T X`.
+const CUBIC: [f64; 3] = [1.5, -0.5, 0.0];
+
+/// What the orthogonaliser gave for a whole bank, and the factor it still needs.
+struct Update {
+    tensor: Tensor,
+    factor: f32,
+}
+
+impl Rule for MatrixRule {
+    fn step(&mut self, step: &Step, findings: &mut Findings) -> Result<()> {
+        let Plan { momentum, gradient_weight, gate, weight_decay, .. } = self.plan;
+        let Bank { grad, weight, out_axis, shape, .. } = step.bank;
+        kernels::momentum(&self.buffer, grad, momentum, gradient_weight, gate)?;
+        if let Some(scale) = &self.plan.momentum_scale {
+            let thresholds = quantile::of_magnitudes(grad, scale.quantile)?;
+            kernels::scale_above(&self.buffer, grad, &thresholds, scale.factor)?;
+        }
+        let update = self.update(step, findings)?;
+        if step.watch == Watch::Full {
+            findings.look(&self.buffer, &update.tensor, weight)?;
+        }
+        if let (Some(neurons), Some(moments)) = (&self.plan.neurons, &self.moments) {
+            let target = 0.2 * ((shape[0] * shape[1]) as f64).sqrt() as f32;
+            kernels::neurons(&update.tensor, *out_axis, moments, neurons.beta, neurons.eps, target)?;
+        }
+        let rate = step.rate * self.rate_ratio(step.number);
+        findings.moved(step.record().apply(&update.tensor, rate * weight_decay, -rate * update.factor)?);
+        Ok(())
+    }
+
+    fn state(&self) -> Vec<(&'static str, &Tensor)> {
+        let moments = self.moments.iter().map(|moments| ("neuron_moments", moments));
+        [("momentum", &self.buffer)].into_iter().chain(moments).collect()
+    }
+}
+
+impl MatrixRule {
+    /// Whether this step takes tiles.
+    fn in_tiles(&self, number: u64) -> bool {
+        self.plan
+            .blocks
+            .as_ref()
+            .is_some_and(|b| b.period == 0 || !(number - 1).is_multiple_of(b.period as u64))
+    }
+
+    fn rate_ratio(&self, number: u64) -> f32 {
+        match &self.plan.blocks {
+            Some(blocks) if self.in_tiles(number) => blocks.rate_ratio,
+            _ => 1.0,
+        }
+    }
+
+    /// From the momentum to the orthogonalised update of the whole bank.
+    fn update(&self, step: &Step, findings: &mut Findings) -> Result<Update> {
+        let plan = &self.plan;
+        let Bank { grad, out_axis, .. } = step.bank;
+        let compose = Compose {
+            nesterov: plan.nesterov.then_some((plan.momentum, plan.gradient_weight)),
+            gate: plan.gate,
+            self_gate: plan.self_gate,
+        };
+        // The noise comes before the projection; a rule with both keeps to that order.
+        let early = Compose { self_gate: false, ..compose };
+        let source = |how: Compose| {
+            if how.nesterov.is_none() && !how.self_gate {
+                Ok(self.buffer.clone())
+            } else {
+                kernels::compose(&self.buffer, grad, how)
+            }
+        };
+        let source = source(if plan.noise.is_some() { early } else { compose })?;
+        if let [unit] = &self.units[..]
+            && unit.is_whole()
+        {
+            let x = self.noisy(step, unit, 0, source, findings)?;
+            return self.orthogonal(step.number, &x, *out_axis, findings);
+        }
+        let whole = step.bank.weight.device().empty(grad.shape(), DType::F32)?;
+        for (at, unit) in self.units.iter().enumerate() {
+            let x = self.noisy(step, unit, at, unit.gather(&source)?, findings)?;
+            let update = self.orthogonal(step.number, &x, *out_axis, findings)?;
+            unit.scatter(&update.tensor, &whole, update.factor)?;
+        }
+        Ok(Update { tensor: whole, factor: 1.0 })
+    }
+
+    /// The matrices `x` of one unit with their noise, projected.
+    fn noisy(
+        &self,
+        step: &Step,
+        unit: &Lattice,
+        at: usize,
+        x: Tensor,
+        findings: &mut Findings,
+    ) -> Result<Tensor> {
+        let Some(noise) = &self.plan.noise else { return Ok(x) };
+        let momenta = unit.gather(&self.buffer)?;
+        let each = unit.count() as u64;
+        let keys: Vec<u64> = step
+            .keys
+            .iter()
+            .flat_map(|key| (0..each).map(move |tile| key.wrapping_add((at as u64) << 32 | tile)))
+            .collect();
+        let (drawn, added) = noise.draw(&Place {
+            momenta: &momenta,
+            gradients: &unit.gather(&step.bank.grad)?,
+            transposed: step.bank.out_axis == 1,
+            seed: step.common.seed,
+            number: step.number,
+            keys: &keys,
+        })?;
+        findings.noise(added, keys.len() - added);
+        let mut x = x;
+        if let Some(drawn) = drawn {
+            // A copy: `x` may be the buffer itself.
+            let sum = x.cast(DType::F32)?;
+            kernels::axpby(&sum, 1.0, &drawn, 1.0)?;
+            x = sum;
+            if noise.in_momentum {
+                if unit.is_whole() {
+                    kernels::axpby(&self.buffer, 1.0, &drawn, 1.0)?;
+                } else {
+                    unit.scatter_add(&drawn, &self.buffer)?;
+                }
+            }
+        }
+        if noise.reorthogonalize > 0 {
+            let steps = vec![CUBIC; noise.reorthogonalize];
+            x = Ortho { method: Method::NewtonSchulz(steps), dtype: DType::F32 }.apply(&x)?;
+        }
+        if self.plan.self_gate {
+            let how = Compose { nesterov: None, gate: self.plan.gate, self_gate: true };
+            x = kernels::compose(&x, &x, how)?;
+        }
+        Ok(x)
+    }
+
+    /// The polar factors of the matrices `x`, whole or in tiles, and their shape scale.
+    fn orthogonal(
+        &self,
+        number: u64,
+        x: &Tensor,
+        out_axis: usize,
+        findings: &mut Findings,
+    ) -> Result<Update> {
+        let [_, m, n] = *x.shape() else { panic!("{x:?} is no bank of matrices") };
+        let scale = |m: usize, n: usize| {
+            if out_axis == 0 { self.plan.scale.of(m, n) } else { self.plan.scale.of(n, m) }
+        };
+        let Some(blocks) = self.plan.blocks.as_ref().filter(|_| self.in_tiles(number)) else {
+            return Ok(Update { tensor: self.polar(x, findings)?, factor: scale(m, n) });
+        };
+        let out = x.device().empty(x.shape(), DType::F32)?;
+        for tiles in Lattice::blocks(m, n, blocks.size) {
+            let factor = if blocks.scale_by_tile { scale(tiles.height, tiles.width) } else { scale(m, n) };
+            let update = self.polar(&tiles.gather(x)?, findings)?;
+            if tiles.is_whole() {
+                return Ok(Update { tensor: update, factor });
+            }
+            tiles.scatter(&update, &out, factor)?;
+        }
+        Ok(Update { tensor: out, factor: 1.0 })
+    }
+
+    fn polar(&self, x: &Tensor, findings: &mut Findings) -> Result<Tensor> {
+        let polar = self.ortho.apply(x)?;
+        findings.deficient(0);
+        Ok(polar)
+    }
+}

@@ -1,0 +1,298 @@
+//! Products with a summand that stays: D = alpha A B + beta C through cuBLASLt.
+//!
+//! cuBLASLt is asked once for each kind of product which algorithm it would take first, and that one is kept: the same
+//! product gives the same bits, within a process and from one to the next. Sums that are cut along k are put together
+//! in f32 in the workspace, never in place nor in the type of the result.
+
+use std::collections::HashMap;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use cudarc::cublaslt::sys::{
+    self, cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
+    cublasLtMatmulDescAttributes_t as DescAttribute, cublasLtMatmulHeuristicResult_t,
+    cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as Wish, cublasLtMatrixLayout_t,
+    cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cublasStatus_t, cudaDataType_t,
+};
+
+use super::blas::{Blas, WORKSPACE_BYTES};
+use super::gemm::{Factor, Gemm, Operand, Plan, factor};
+use super::gpu::Gpu;
+use super::libraries;
+use super::libraries::Lib;
+use crate::error::{Error, Result};
+
+/// The algorithm of each kind of product.
+pub(super) type Chosen = HashMap<Key, cublasLtMatmulAlgo_t>;
+
+/// All that an algorithm may depend on: sizes, distances, types, orders and alignments.
+pub(super) type Key = [i64; 24];
+
+impl Gpu {
+    /// `gemm.c = gemm.alpha A B + gemm.beta plus`; `plus` is stored as `gemm.c` is and may be the same memory.
+    pub fn gemm_plus(&self, gemm: &Gemm, plus: Operand) -> Result<()> {
+        if gemm.m == 0 || gemm.n == 0 || gemm.batch == 0 {
+            return Ok(());
+        }
+        let plan = gemm.plan()?;
+        let width = if plus.transposed { gemm.m } else { gemm.n };
+        if plus.transposed != gemm.c.transposed || plus.dtype != gemm.c.dtype || plus.ld < width {
+            return Err(gemm.refuse(&format!("the summand {plus:?} is not stored as C is")));
+        }
+        let plus = factor(plus, false)?;
+        libraries::require(Lib::CublasLt)?;
+        self.with_handle(|blas| {
+            let call = Call::new(&plan, &plus)?;
+            let handle: cublasLtHandle_t = blas.handle.cast();
+            let key = key(&plan, &plus);
+            let algo = if let Some(algo) = blas.chosen.get(&key) {
+                *algo
+            } else {
+                let algo = call.choose(handle, &key)?;
+                blas.chosen.insert(key, algo);
+                algo
+            };
+            call.run(self, blas, gemm, &plan, &plus, &algo)
+        })
+        .map_err(|error| gemm.explain(error))
+    }
+}
+
+fn key(plan: &Plan, plus: &Factor) -> Key {
+    let mut key = [0; 24];
+    let sizes = [plan.m, plan.n, plan.k, plan.batch].map(i64::from);
+    key[..4].copy_from_slice(&sizes);
+    for (place, f) in key[4..].chunks_exact_mut(5).zip([&plan.left, &plan.right, plus, &plan.c]) {
+        let words = [i64::from(f.ld), f.stride, f.dtype as i64, f.op as i64, alignment(f) as i64];
+        place.copy_from_slice(&words);
+    }
+    key
+}
+
+/// Bytes of which every matrix of a batch starts at a multiple, at most 256.
+fn alignment(f: &Factor) -> u32 {
+    let size = if f.dtype == cudarc::cublas::sys::cudaDataType_t::CUDA_R_32F { 4 } else { 2 };
+    let bits = f.ptr | (f.stride as u64 * size) | 256;
+    1 << bits.trailing_zeros()
+}
+
+/// The descriptions of one product; destroyed when dropped.
+struct Call {
+    desc: cublasLtMatmulDesc_t,
+    /// Of the left and right factor, the summand and the result.
+    layouts: [cublasLtMatrixLayout_t; 4],
+}
+
+impl Call {
+    fn new(plan: &Plan, plus: &Factor) -> Result<Self> {
+        let mut call = Call { desc: ptr::null_mut(), layouts: [ptr::null_mut(); 4] };
+        let (compute, scale) = (cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType_t::CUDA_R_32F);
+        // SAFETY: cuBLASLt is loaded; the pointer is to a field, and what is made is destroyed in `drop`.
+        check("cublasLtMatmulDescCreate", unsafe {
+            sys::cublasLtMatmulDescCreate(&raw mut call.desc, compute, scale)
+        })?;
+        for (name, op) in [
+            (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, plan.left.op as c_int),
+            (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, plan.right.op as c_int),
+        ] {
+            // SAFETY: the description was made above; the value is a local of the size that is told.
+            check("cublasLtMatmulDescSetAttribute", unsafe {
+                sys::cublasLtMatmulDescSetAttribute(
+                    call.desc,
+                    name,
+                    (&raw const op).cast(),
+                    size_of::<c_int>(),
+                )
+            })?;
+        }
+        let stored = |f: &Factor, rows: c_int, cols: c_int| {
+            if f.op == cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_T {
+                (cols, rows)
+            } else {
+                (rows, cols)
+            }
+        };
+        let sizes = [
+            stored(&plan.left, plan.m, plan.k),
+            stored(&plan.right, plan.k, plan.n),
+            (plan.m, plan.n),
+            (plan.m, plan.n),
+        ];
+        let factors = [&plan.left, &plan.right, plus, &plan.c];
+        for ((layout, f), (rows, cols)) in call.layouts.iter_mut().zip(factors).zip(sizes) {
+            *layout = layout_of(f, rows, cols, plan.batch)?;
+        }
+        Ok(call)
+    }
+
+    /// What cuBLASLt would take first.
+    fn choose(&self, handle: cublasLtHandle_t, key: &Key) -> Result<cublasLtMatmulAlgo_t> {
+        let wishes = Wishes::new(key)?;
+        let [left, right, plus, c] = self.layouts;
+        let mut found = std::mem::MaybeUninit::<cublasLtMatmulHeuristicResult_t>::zeroed();
+        let mut count = 0;
+        // SAFETY: all descriptions live; there is room for the one result asked for, and zeros are a valid one.
+        let found = unsafe {
+            check(
+                "cublasLtMatmulAlgoGetHeuristic",
+                sys::cublasLtMatmulAlgoGetHeuristic(
+                    handle,
+                    self.desc,
+                    left,
+                    right,
+                    plus,
+                    c,
+                    wishes.0,
+                    1,
+                    found.as_mut_ptr(),
+                    &raw mut count,
+                ),
+            )?;
+            found.assume_init()
+        };
+        if count == 0 {
+            return Err(failed("cublasLtMatmulAlgoGetHeuristic", "there is no algorithm for this product"));
+        }
+        Ok(found.algo)
+    }
+
+    fn run(
+        &self,
+        gpu: &Gpu,
+        blas: &Blas,
+        gemm: &Gemm,
+        plan: &Plan,
+        plus: &Factor,
+        algo: &cublasLtMatmulAlgo_t,
+    ) -> Result<()> {
+        let [left, right, summand, c] = self.layouts;
+        // SAFETY: the handle is cuBLAS's, which is one of cuBLASLt's too; shapes and distances fit (`Gemm::plan`), the
+        // addresses are the caller's, and both numbers are read in the call.
+        check("cublasLtMatmul", unsafe {
+            sys::cublasLtMatmul(
+                blas.handle.cast(),
+                self.desc,
+                (&raw const gemm.alpha).cast(),
+                plan.left.ptr as *const c_void,
+                left,
+                plan.right.ptr as *const c_void,
+                right,
+                (&raw const gemm.beta).cast(),
+                plus.ptr as *const c_void,
+                summand,
+                plan.c.ptr as *mut c_void,
+                c,
+                algo,
+                blas.workspace as *mut c_void,
+                WORKSPACE_BYTES,
+                gpu.stream.cast(),
+            )
+        })
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // SAFETY: each was made in `new` or is null; destroyed once, an error at the end has no remedy.
+        unsafe {
+            for layout in self.layouts.into_iter().filter(|layout| !layout.is_null()) {
+                let _ = sys::cublasLtMatrixLayoutDestroy(layout);
+            }
+            if !self.desc.is_null() {
+                let _ = sys::cublasLtMatmulDescDestroy(self.desc);
+            }
+        }
+    }
+}
+
+fn layout_of(f: &Factor, rows: c_int, cols: c_int, batch: c_int) -> Result<cublasLtMatrixLayout_t> {
+    let dtype = match f.dtype {
+        cudarc::cublas::sys::cudaDataType_t::CUDA_R_16BF => cudaDataType_t::CUDA_R_16BF,
+        cudarc::cublas::sys::cudaDataType_t::CUDA_R_16F => cudaDataType_t::CUDA_R_16F,
+        _ => cudaDataType_t::CUDA_R_32F,
+    };
+    let mut layout = ptr::null_mut();
+    // SAFETY: cuBLASLt is loaded; the pointer is to a local, the caller destroys what is made.
+    check("cublasLtMatrixLayoutCreate", unsafe {
+        sys::cublasLtMatrixLayoutCreate(&raw mut layout, dtype, rows as u64, cols as u64, i64::from(f.ld))
+    })?;
+    let (count, stride) = (LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, f.stride);
+    let offset = LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
+    // SAFETY: the layout was made above; the values are locals of the sizes that are told.
+    unsafe {
+        check(
+            "cublasLtMatrixLayoutSetAttribute",
+            sys::cublasLtMatrixLayoutSetAttribute(
+                layout,
+                count,
+                (&raw const batch).cast(),
+                size_of::<c_int>(),
+            ),
+        )?;
+        check(
+            "cublasLtMatrixLayoutSetAttribute",
+            sys::cublasLtMatrixLayoutSetAttribute(
+                layout,
+                offset,
+                (&raw const stride).cast(),
+                size_of::<i64>(),
+            ),
+        )?;
+    }
+    Ok(layout)
+}
+
+/// What an algorithm must keep to.
+struct Wishes(cublasLtMatmulPreference_t);
+
+impl Wishes {
+    fn new(key: &Key) -> Result<Self> {
+        let mut wishes = Wishes(ptr::null_mut());
+        // SAFETY: cuBLASLt is loaded; the pointer is to a field, and what is made is destroyed in `drop`.
+        check("cublasLtMatmulPreferenceCreate", unsafe {
+            sys::cublasLtMatmulPreferenceCreate(&raw mut wishes.0)
+        })?;
+        let in_workspace = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        wishes.set(Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &(WORKSPACE_BYTES as u64))?;
+        wishes.set(Wish::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &in_workspace)?;
+        for (name, place) in [
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, 8),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, 13),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, 18),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, 23),
+        ] {
+            wishes.set(name, &(key[place] as u32))?;
+        }
+        Ok(wishes)
+    }
+
+    fn set<T>(&self, name: Wish, value: &T) -> Result<()> {
+        // SAFETY: the preference lives; the value is read in the call, with its size.
+        check("cublasLtMatmulPreferenceSetAttribute", unsafe {
+            sys::cublasLtMatmulPreferenceSetAttribute(
+                self.0,
+                name,
+                ptr::from_ref(value).cast(),
+                size_of::<T>(),
+            )
+        })
+    }
+}
+
+impl Drop for Wishes {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`, destroyed once.
+        let _ = unsafe { sys::cublasLtMatmulPreferenceDestroy(self.0) };
+    }
+}
+
+fn check(call: &str, status: cublasStatus_t) -> Result<()> {
+    if status == cublasStatus_t::CUBLAS_STATUS_SUCCESS {
+        return Ok(());
+    }
+    Err(failed(call, &format!("{status:?}")))
+}
+
+fn failed(call: &str, reason: &str) -> Error {
+    Error::Cuda { call: call.to_owned(), reason: reason.to_owned() }
+}
