@@ -88,38 +88,57 @@ start(const float *__restrict__ probes, float *__restrict__ now, float *__restri
     before[blockIdx.y * (i64)size + i] = 0;
 }
 
+constexpr int WARP_ROWS = 4, CHUNK = 1024;
+
+// Adds rows times probes over the columns of one chunk, W columns a lane at a time.
+template <int W>
+DEVICE void multiply_chunk(const float *const (&rows)[WARP_ROWS], const float (&v)[PROBES][CHUNK], int width,
+                           float (&sum)[WARP_ROWS][PROBES]) {
+#pragma unroll 2
+    for (int c = W * (threadIdx.x & 31); c < width; c += 32 * W) {
+        float x[WARP_ROWS][W];
+#pragma unroll
+        for (int t = 0; t < WARP_ROWS; t++) load_many<W>(rows[t] + c, x[t]);
+#pragma unroll
+        for (int p = 0; p < PROBES; p++) {
+            float y[W];
+            load_many<W>(&v[p][c], y);
+#pragma unroll
+            for (int t = 0; t < WARP_ROWS; t++) {
+#pragma unroll
+                for (int j = 0; j < W; j++) sum[t][p] += x[t][j] * y[j];
+            }
+        }
+    }
+}
+
 // next = R now for all probes, so that R is read once. Eight warps with four rows each: grid (rows / 32, members).
 extern "C" __global__ void __launch_bounds__(256)
 multiply(const float *__restrict__ gram, const float *__restrict__ now, float *__restrict__ next, int r) {
-    constexpr int WARP_ROWS = 4, CHUNK = 1024;
-    __shared__ float v[PROBES][CHUNK];
+    __shared__ __align__(16) float v[PROBES][CHUNK];
     i64 member = blockIdx.y;
-    int lane = threadIdx.x & 31, row = (blockIdx.x * 8 + (threadIdx.x >> 5)) * WARP_ROWS;
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row = (blockIdx.x * 8 + warp) * WARP_ROWS;
     const float *rows[WARP_ROWS];
 #pragma unroll
     for (int t = 0; t < WARP_ROWS; t++) rows[t] = gram + (member * r + min(row + t, r - 1)) * r;
     now += member * PROBES * r;
     next += member * PROBES * r;
+    bool wide = r % 4 == 0 && aligned16(gram);
     float sum[WARP_ROWS][PROBES] = {};
     for (int from = 0; from < r; from += CHUNK) {
         int width = min(CHUNK, r - from);
         __syncthreads();
         // A warp a probe, with many loads on their way at once.
-        int p = threadIdx.x >> 5;
 #pragma unroll 8
-        for (int c = lane; c < width; c += 32) v[p][c] = now[(i64)p * r + from + c];
+        for (int c = lane; c < width; c += 32) v[warp][c] = now[(i64)warp * r + from + c];
         __syncthreads();
-#pragma unroll 8
-        for (int c = lane; c < width; c += 32) {
-            float x[WARP_ROWS];
-#pragma unroll
-            for (int t = 0; t < WARP_ROWS; t++) x[t] = rows[t][from + c];
-#pragma unroll
-            for (int p = 0; p < PROBES; p++) {
-#pragma unroll
-                for (int t = 0; t < WARP_ROWS; t++) sum[t][p] += x[t] * v[p][c];
-            }
+        if (wide) {
+            multiply_chunk<4>(rows, v, width, sum);
+        } else {
+            multiply_chunk<1>(rows, v, width, sum);
         }
+#pragma unroll
+        for (int t = 0; t < WARP_ROWS; t++) rows[t] += CHUNK;
     }
 #pragma unroll
     for (int t = 0; t < WARP_ROWS; t++) {
@@ -180,16 +199,17 @@ DEVICE void diagonalize(double *d, double *e, double *z, int n) {
             double sine = 1, cosine = 1, shift = 0;
             bool split = false;
             for (int i = m - 1; i >= l; i--) {
-                double f = sine * e[i], b = cosine * e[i], norm = sqrt(f * f + g * g);
-                e[i + 1] = norm;
-                if (norm == 0) {
+                double f = sine * e[i], b = cosine * e[i], square = f * f + g * g;
+                double inverse = rsqrt(square);
+                e[i + 1] = square == 0 ? 0 : square * inverse;
+                if (square == 0) {
                     d[i + 1] -= shift;
                     e[m] = 0;
                     split = true;
                     break;
                 }
-                sine = f / norm;
-                cosine = g / norm;
+                sine = f * inverse;
+                cosine = g * inverse;
                 g = d[i + 1] - shift;
                 double t = (d[i] - g) * sine + 2 * cosine * b;
                 shift = sine * t;
