@@ -161,7 +161,7 @@ fn methods(svd: bool) -> anyhow::Result<Vec<(String, Ortho)>> {
                 format!(" x{}", steps.len())
             }
             Method::PolarExpress { steps } => format!(" x{steps}"),
-            Method::Polar | Method::Svd { .. } => String::new(),
+            _ => String::new(),
         };
         let dtype = if dtype == DType::BF16 { "bf16" } else { "f32" };
         let gap = if coefficients.is_empty() { "" } else { " " };
@@ -216,7 +216,7 @@ fn work(method: &Method, inputs: &[&Tensor]) -> Option<f64> {
             // R^2 and, but before an end, two for the next R; and Q Z in all but first steps.
             (2 * starts, steps.len() + 2 * (steps.len() - starts) + (steps.len() - starts), steps.len())
         }
-        Method::Polar | Method::Svd { .. } => return None,
+        _ => return None,
     };
     let of = |x: &&Tensor| {
         let [l, m, n] = [0, 1, 2].map(|i| x.shape()[i] as f64);
