@@ -30,6 +30,9 @@ pub struct OptimArgs {
     /// Time the singular value decomposition too, once
     #[arg(long)]
     svd: bool,
+    /// Only orthogonalisers whose name contains this, such as gram
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
     /// Time no whole optimizer steps
     #[arg(long)]
     no_steps: bool,
@@ -77,7 +80,8 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
 
     let head = ["orthogonaliser", "ms", "range", "TFLOP/s", "orthogonality", "asymmetry"];
     let mut rows = vec![head.map(String::from)];
-    for (name, method) in methods(args.svd)? {
+    let only = args.only.as_deref().unwrap_or_default();
+    for (name, method) in methods(args.svd)?.into_iter().filter(|(name, _)| name.contains(only)) {
         let exact = matches!(method.method, Method::Svd { .. });
         let (runs, warm) = if exact { (1, 0) } else { (args.repeats, 2) };
         let mut results = Vec::new();

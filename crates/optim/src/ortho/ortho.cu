@@ -1,7 +1,7 @@
 // The passes of the orthogonalisers over banks [L, size]: grid (parts of a member, members).
 #include "common.cuh"
 
-// Four elements at a time where vec is set; every member's size is a multiple of four then.
+// W elements at a time; the kernels take more than one where vec is set, every member's size being a multiple then.
 #define EACH(i, n, W) \
     for (i64 i = (blockIdx.x * (i64)blockDim.x + threadIdx.x) * W; i < n; i += (i64)gridDim.x * blockDim.x * W)
 
@@ -46,7 +46,7 @@ template <int W> DEVICE void largest_of(const float* x, i64 size, u32* maxima) {
 // Bits of the largest absolute value of each part: of finite numbers in their order, infinity above, NaN above that.
 extern "C" __global__ void largest(const float* x, i64 size, u32* maxima, int vec) {
     x += blockIdx.y * size;
-    if (vec) largest_of<4>(x, size, maxima);
+    if (vec) largest_of<16>(x, size, maxima);
     else largest_of<1>(x, size, maxima);
 }
 
@@ -55,11 +55,11 @@ extern "C" __global__ void square_sums(const float* x, i64 size, double* sums, i
     x += blockIdx.y * size;
     double sum = 0.0;
     if (vec) {
-        EACH(i, size, 4) {
-            float v[4];
-            load_many<4>(x + i, v);
+        EACH(i, size, 16) {
+            float v[16];
+            load_many<16>(x + i, v);
 #pragma unroll
-            for (int j = 0; j < 4; j++) sum += (double)v[j] * v[j];
+            for (int j = 0; j < 16; j++) sum += (double)v[j] * v[j];
         }
     } else {
         EACH(i, size, 1) sum += (double)x[i] * x[i];
@@ -80,12 +80,12 @@ extern "C" __global__ void normalized(elem* y, const float* x, i64 size, const d
     x += blockIdx.y * size;
     y += blockIdx.y * size;
     if (vec) {
-        EACH(i, size, 4) {
-            float v[4];
-            load_many<4>(x + i, v);
+        EACH(i, size, 16) {
+            float v[16];
+            load_many<16>(x + i, v);
 #pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = v[j] * first * second;
-            store_many<4>(y + i, v);
+            for (int j = 0; j < 16; j++) v[j] = v[j] * first * second;
+            store_many<16>(y + i, v);
         }
     } else {
         EACH(i, size, 1) y[i] = store(x[i] * first * second);
@@ -130,8 +130,9 @@ DEVICE float from_half(u16 bits) {
 }
 
 template <int W> DEVICE void store_halves(u16* p, const u16 (&x)[W]) {
-    if constexpr (W == 4) {
-        *reinterpret_cast<uint2*>(p) = make_uint2(x[0] | (u32)x[1] << 16, x[2] | (u32)x[3] << 16);
+    if constexpr (W == 8) {
+        *reinterpret_cast<uint4*>(p) = make_uint4(x[0] | (u32)x[1] << 16, x[2] | (u32)x[3] << 16,
+                                                  x[4] | (u32)x[5] << 16, x[6] | (u32)x[7] << 16);
     } else {
         p[0] = x[0];
     }
@@ -176,7 +177,7 @@ extern "C" __global__ void split_matrix(const float* x, u16* halves, int rows, i
     i64 size = (i64)rows * cols;
     x += blockIdx.y * size;
     halves += blockIdx.y * 3 * size;
-    if (vec) split_matrix_of<4>(x, halves, rows, cols, tall, scale);
+    if (vec) split_matrix_of<8>(x, halves, rows, cols, tall, scale);
     else split_matrix_of<1>(x, halves, rows, cols, tall, scale);
 }
 
@@ -292,7 +293,7 @@ extern "C" __global__ void split_square(const float* src, int rank, const float*
     if (copy) copy += blockIdx.y * size;
     halves += blockIdx.y * 4 * size;
     float factor = factors ? factors[blockIdx.y] : 1.0f;
-    if (vec) split_square_of<4>(src, rank, factor, copy, halves, scale);
+    if (vec) split_square_of<8>(src, rank, factor, copy, halves, scale);
     else split_square_of<1>(src, rank, factor, copy, halves, scale);
 }
 
@@ -319,7 +320,7 @@ extern "C" __global__ void split_first(const float* r, const float* z, int rank,
     halves += blockIdx.y * 4 * size;
     float f = for_x[blockIdx.y], s = by[blockIdx.y];
     a *= f, b *= f * s, c *= f * s * s;
-    if (vec) split_first_of<4>(r, z, rank, a, b, c, halves, scale);
+    if (vec) split_first_of<8>(r, z, rank, a, b, c, halves, scale);
     else split_first_of<1>(r, z, rank, a, b, c, halves, scale);
 }
 

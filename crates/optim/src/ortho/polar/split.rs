@@ -117,7 +117,7 @@ impl Bank {
     fn split_x(&self, x: &Tensor, maxima: Option<&Tensor>) -> Result<()> {
         let [l, m, n, _] = self.sizes;
         let tall = !self.wide();
-        let vec = if tall { n.is_multiple_of(4) } else { (m * n).is_multiple_of(4) };
+        let vec = if tall { n.is_multiple_of(8) } else { (m * n).is_multiple_of(8) };
         let args = [
             Arg::Ptr(x.ptr()),
             Arg::Ptr(self.x_split.ptr()),
@@ -143,7 +143,7 @@ impl Bank {
             pointer(copy),
             Arg::Ptr(halves.ptr()),
             Arg::F32(SQUARE_SCALE),
-            Arg::I32(rank.is_multiple_of(4).into()),
+            Arg::I32(rank.is_multiple_of(8).into()),
         ];
         launch(&self.gpu, DType::F32, "split_square", [parts(rank * rank), l], &args)
     }
@@ -153,13 +153,9 @@ impl Bank {
         let [l, _, _, rank] = self.sizes;
         let squares = [&self.r.value, &self.z.value].map(|t| Arg::Ptr(t.ptr()));
         let vectors = [by, for_x].map(|t| Arg::Ptr(t.ptr()));
-        let rest = [
-            Arg::Ptr(self.z.split.ptr()),
-            Arg::F32(SQUARE_SCALE),
-            Arg::I32(rank.is_multiple_of(4).into()),
-        ];
-        let args =
-            [&squares[..], &[Arg::I32(rank as i32)], &vectors, &steps.map(Arg::F32), &rest].concat();
+        let rest =
+            [Arg::Ptr(self.z.split.ptr()), Arg::F32(SQUARE_SCALE), Arg::I32(rank.is_multiple_of(8).into())];
+        let args = [&squares[..], &[Arg::I32(rank as i32)], &vectors, &steps.map(Arg::F32), &rest].concat();
         launch(&self.gpu, DType::F32, "split_first", [parts(rank * rank), l], &args)
     }
 
@@ -188,7 +184,7 @@ impl Bank {
         let step = 2 * if self.wide() { 1 } else { high.ld } as u64;
         let p = self.square_operand(&self.z.value);
         let scale = 1.0 / (X_SCALE * X_SCALE);
-        let mut add = |alpha: f32, b: Operand, from: usize, k: usize, beta: f32| {
+        let add = |alpha: f32, b: Operand, from: usize, k: usize, beta: f32| {
             let at = |o: Operand, transposed| Operand { ptr: o.ptr + from as u64 * step, transposed, ..o };
             let (a, b) = (at(high, turned), at(b, !turned));
             let gemm = Gemm { m: rank, n: rank, k, alpha, beta, a, b, c: p, batch: l };
