@@ -165,9 +165,9 @@ pub(super) fn parts(size: usize) -> usize {
     size.div_ceil(32 * THREADS as usize).clamp(1, 64)
 }
 
-/// Whether members of so many entries can be read 16 bytes at a time.
+/// Whether members of so many entries can be read 16 at a time.
 pub(super) fn vec(size: usize) -> Arg {
-    Arg::I32(i32::from(size.is_multiple_of(4)))
+    Arg::I32(i32::from(size.is_multiple_of(16)))
 }
 
 /// Launches over `[parts, members]`.
