@@ -135,7 +135,7 @@ fn on_a_gpu_the_quadrature_is_that_of_the_cpu() {
             let gpu = spectrum::spectrum(&on_device).unwrap()[0];
             assert_eq!(gpu, spectrum::spectrum(&on_device).unwrap()[0], "{name}: not the same bits twice");
             println!("{name} {:?}: cpu {:.3} gpu {:.3}", x.shape(), cpu.erank, gpu.erank);
-            assert!(off(gpu.erank, cpu.erank) < 0.01, "{name}: {gpu:?} {cpu:?}");
+            assert!(off(gpu.erank, cpu.erank) < 0.03, "{name}: {gpu:?} {cpu:?}");
             assert!(off(gpu.stable_rank, cpu.stable_rank) < 0.01, "{name}: {gpu:?} {cpu:?}");
         }
     }

@@ -104,11 +104,12 @@ multiply(const float *__restrict__ gram, const float *__restrict__ now, float *_
     for (int from = 0; from < r; from += CHUNK) {
         int width = min(CHUNK, r - from);
         __syncthreads();
-        for (int p = 0; p < PROBES; p++) {
-            for (int c = threadIdx.x; c < width; c += 256) v[p][c] = now[(i64)p * r + from + c];
-        }
+        // A warp a probe, with many loads on their way at once.
+        int p = threadIdx.x >> 5;
+#pragma unroll 8
+        for (int c = lane; c < width; c += 32) v[p][c] = now[(i64)p * r + from + c];
         __syncthreads();
-#pragma unroll 4
+#pragma unroll 8
         for (int c = lane; c < width; c += 32) {
             float x[WARP_ROWS];
 #pragma unroll
@@ -135,12 +136,14 @@ extern "C" __global__ void __launch_bounds__(256)
 recur(const float *__restrict__ now, const float *__restrict__ before, float *__restrict__ next, float *alphas,
       float *betas, int r, int steps, int step) {
     i64 vector = (i64)blockIdx.y * PROBES + blockIdx.x;
-    const float *v = now + vector * r, *u = before + vector * r;
-    float *w = next + vector * r;
+    const float *__restrict__ v = now + vector * r, *__restrict__ u = before + vector * r;
+    float *__restrict__ w = next + vector * r;
     i64 at = vector * steps + step;
     float last = step > 0 ? betas[at - 1] : 0, alpha = 0, beta = 0;
+#pragma unroll 4
     for (int i = threadIdx.x; i < r; i += 256) alpha += w[i] * v[i];
     alpha = block_sum(alpha);
+#pragma unroll 4
     for (int i = threadIdx.x; i < r; i += 256) {
         float x = w[i] - (alpha * v[i] + last * u[i]);
         w[i] = x;
@@ -148,6 +151,7 @@ recur(const float *__restrict__ now, const float *__restrict__ before, float *__
     }
     beta = sqrtf(block_sum(beta));
     float inverse = beta > 0 ? 1 / beta : 0;
+#pragma unroll 4
     for (int i = threadIdx.x; i < r; i += 256) w[i] *= inverse;
     if (threadIdx.x == 0) {
         alphas[at] = alpha;

@@ -16,7 +16,9 @@ use cudarc::cusolver::sys::{self as solver_sys, cublasFillMode_t as Fill};
 use super::check;
 use super::gemm::int;
 use super::gpu::Gpu;
+use super::kernels::{Arg, Source};
 use super::pool::DeviceBuf;
+use crate::device::DType;
 use crate::error::{Error, Result};
 
 use cublasOperation_t::{CUBLAS_OP_N as N, CUBLAS_OP_T as T};
@@ -36,18 +38,31 @@ struct Product {
     operands: [(u64, usize, usize); 3],
 }
 
+/// The kernels beside the libraries.
+pub(crate) static SOURCE: Source = Source { name: "qr.cu", text: include_str!("qr.cu") };
+
 impl Gpu {
+    /// Q of the QR decomposition of a bank `[batch, m, n]` of f32 at address `a`, into `q`: see [`Gpu::cholesky_qr`].
+    pub(crate) fn qr(self: &Arc<Self>, a: u64, q: u64, batch: usize, m: usize, n: usize) -> Result<()> {
+        let count = (batch * m * n) as i64;
+        let wide = self.alloc(8 * batch * m * n)?;
+        self.elementwise("widen", count, &[Arg::Ptr(a), Arg::Ptr(wide.ptr())])?;
+        let basis = self.cholesky_qr(wide, batch, m, n)?;
+        self.elementwise("narrow", count, &[Arg::Ptr(basis.ptr()), Arg::Ptr(q)])
+    }
+
+    /// Launches a kernel whose last argument is the number of elements.
+    fn elementwise(&self, kernel: &str, count: i64, args: &[Arg]) -> Result<()> {
+        let grid = [(count as usize).div_ceil(256 * 4).min(1 << 20) as u32, 1, 1];
+        let args = [args, &[Arg::I64(count)]].concat();
+        self.launch(&SOURCE, DType::F32, kernel, grid, [256, 1, 1], 0, &args)
+    }
+
     /// Orthonormalises the columns of `batch` row-major matrices [m, n] of f64, m >= n, one after the other in `a`; the
     /// diagonal of R is positive.
     ///
     /// Waits for the result. A matrix that is not of full rank, or not finite, is an error.
-    pub(crate) fn cholesky_qr(
-        self: &Arc<Self>,
-        a: DeviceBuf,
-        batch: usize,
-        m: usize,
-        n: usize,
-    ) -> Result<DeviceBuf> {
+    fn cholesky_qr(self: &Arc<Self>, a: DeviceBuf, batch: usize, m: usize, n: usize) -> Result<DeviceBuf> {
         let mut a = a;
         for _ in 0..PASSES {
             a = self.cholesky_pass(&a, batch, m, n)?;
@@ -88,12 +103,8 @@ impl Gpu {
                 )
             })
         })?;
-        let identity: Vec<u8> =
-            (0..square).flat_map(|i| f64::from(u8::from(i % (n + 1) == 0)).to_le_bytes()).collect();
-        self.upload(inverse.ptr(), &identity)?;
-        for i in 1..batch {
-            self.copy(inverse.ptr() + (8 * i * square) as u64, inverse.ptr(), 8 * square)?;
-        }
+        let count = (batch * square) as i64;
+        self.elementwise("identity", count, &[Arg::Ptr(inverse.ptr()), Arg::I64(n as i64)])?;
         let one = 1.0f64;
         self.with_blas(|handle| {
             // SAFETY: both lists hold `batch` addresses of [n, n] f64; the factor is read in the call.

@@ -16,7 +16,7 @@ mod blas;
 mod cache;
 mod catalogue;
 mod check;
-mod cholesky;
+pub(crate) mod cholesky;
 mod copies;
 mod gemm;
 mod gpu;

@@ -1,4 +1,5 @@
-//! Linear algebra on whole tensors, batched over banks: products, transposes, QR, eigenvalues and the singular value decomposition.
+//! Linear algebra on whole tensors, batched over banks: products, transposes, QR, eigenvalues and the singular value
+//! decomposition.
 
 mod eigen;
 mod product;
@@ -6,13 +7,9 @@ mod qr;
 mod svd;
 mod transpose;
 
-use crate::cuda::Source;
-
 pub use eigen::symmetric_eigenvalues;
 pub use product::{Factor, affine, matmul, symmetric};
 pub use qr::qr;
 pub use svd::{Svd, polar_f64, svd};
+pub(crate) use transpose::SOURCE;
 pub use transpose::transpose;
-
-/// CUDA sources of this room.
-pub(crate) const KERNELS: [&Source; 2] = [&qr::SOURCE, &transpose::SOURCE];

@@ -37,7 +37,7 @@ pub fn qr(a: &Tensor) -> Result<Tensor> {
             .zip(a.read().par_chunks(m * n))
             .enumerate()
             .try_for_each(|(i, (q, a))| one(i, MatRef::from_row_major_slice(a, m, n), q))?,
-        Device::Cuda(gpu) => cuda::qr(gpu, a, &q, [l, m, n])?,
+        Device::Cuda(gpu) => gpu.qr(a.ptr(), q.ptr(), l, m, n)?,
     }
     Ok(q)
 }
@@ -66,32 +66,6 @@ fn one(member: usize, a: MatRef<'_, f32>, q: &mut [f32]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-pub(crate) use cuda::SOURCE;
-
-mod cuda {
-    //! Launches of `qr.cu` around the decomposition in f64.
-
-    use std::sync::Arc;
-
-    use crate::cuda::{Arg, Gpu, Source};
-    use crate::{DType, Result, Tensor};
-
-    pub(crate) static SOURCE: Source = Source { name: "qr.cu", text: include_str!("qr.cu") };
-
-    pub(super) fn qr(gpu: &Arc<Gpu>, a: &Tensor, q: &Tensor, [l, m, n]: [usize; 3]) -> Result<()> {
-        let convert = |kernel: &str, from: u64, to: u64| {
-            let count = l * m * n;
-            let grid = [count.div_ceil(256 * 4).min(1 << 20) as u32, 1, 1];
-            let args = [Arg::Ptr(from), Arg::Ptr(to), Arg::I64(count as i64)];
-            gpu.launch(&SOURCE, DType::F32, kernel, grid, [256, 1, 1], 0, &args)
-        };
-        let wide = gpu.alloc(8 * l * m * n)?;
-        convert("widen", a.ptr(), wide.ptr())?;
-        let basis = gpu.cholesky_qr(wide, l, m, n)?;
-        convert("narrow", basis.ptr(), q.ptr())
-    }
 }
 
 #[cfg(test)]

@@ -47,8 +47,8 @@ pub const KERNELS: &[&Source] = &[
     &rms_norm::SOURCE,
     &scan::SOURCE,
     &swiglu::SOURCE,
-    crate::linalg::KERNELS[0],
-    crate::linalg::KERNELS[1],
+    &crate::cuda::cholesky::SOURCE,
+    &crate::linalg::SOURCE,
     &crate::random::SOURCE,
 ];
 

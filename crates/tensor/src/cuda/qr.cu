@@ -1,4 +1,4 @@
-// Between the f32 of banks and the f64 of the QR decomposition.
+// Around the QR decomposition in f64: from and to the f32 of banks, and identities.
 #include "common.cuh"
 
 #define EACH(i, n) for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
@@ -11,4 +11,9 @@ widen(const float *__restrict__ from, double *__restrict__ to, i64 count) {
 extern "C" __global__ void __launch_bounds__(256)
 narrow(const double *__restrict__ from, float *__restrict__ to, i64 count) {
     EACH(i, count) to[i] = (float)from[i];
+}
+
+// Matrices [n, n] one after the other, `count` entries in all.
+extern "C" __global__ void __launch_bounds__(256) identity(double *to, i64 n, i64 count) {
+    EACH(i, count) to[i] = i % (n * n) % (n + 1) == 0;
 }
