@@ -225,7 +225,7 @@ fn work(method: &Method, inputs: &[&Tensor]) -> Option<f64> {
     let of = |x: &&Tensor| {
         let [l, m, n] = [0, 1, 2].map(|i| x.shape()[i] as f64);
         let (r, k) = (m.min(n), m.max(n));
-        let plain = if m == n && matches!(method, Method::Gram(_)) {
+        let plain = if m.total_cmp(&n).is_eq() && matches!(method, Method::Gram(_)) {
             square as f64 * (4.0 * r * r * k + 2.0 * r * r * r)
         } else {
             large as f64 * 2.0 * r * r * k + small as f64 * 2.0 * r * r * r
