@@ -182,8 +182,7 @@ mod tests {
 
     #[test]
     fn powers_and_roundings() {
-        for (x, power) in
-            [(1.0, 1.0), (1.9, 1.0), (0.3, 0.25), (1e-40, 7.174_648e-41), (3e38, 1.701_411_8e38)]
+        for (x, power) in [(1.0, 1.0), (1.9, 1.0), (0.3, 0.25), (1e-40, 9.183_55e-41), (3e38, 1.701_411_8e38)]
         {
             assert_eq!(power_below(x), power, "{x:e}");
         }
