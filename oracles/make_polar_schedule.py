@@ -44,14 +44,16 @@ close, error = sequence(0.08, 3, MARGIN)
 show(f"CLOSE, [0.08, 1] to 1 within {error:.1e}, lifts {np.prod([k[0] for k in close]):.0f}-fold", close)
 first, error = optimal(0.024, 1.0)
 top = 1 + error
-lift = [stretch(first, MARGIN), stretch(first, MARGIN * top)]
+lift = [stretch(first, MARGIN), stretch(first, MARGIN * top), stretch(first, MARGIN * top)]
 show(f"LIFT, up to {top:.2f}, lifts {np.prod([k[0] for k in lift]):.0f}-fold", lift)
-after, error = sequence(0.1, 3, MARGIN * top)
+after, error = sequence(0.08, 3, MARGIN * top)
 show(f"CLOSE_AFTER_LIFT, to 1 within {error:.1e}, lifts {np.prod([k[0] for k in after]):.0f}-fold", after)
+last, error = sequence(0.35, 2, MARGIN)
+show(f"LAST, [0.35, 1] to 1 within {error:.1e}, lifts {np.prod([k[0] for k in last]):.1f}-fold", last)
 print("condition: smallest and largest singular value after each phase")
 for condition in [1, 5, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7]:
     x, told = np.geomspace(0.4 / condition, 0.4, 4001), []
-    for phase in [close, lift, after, close, close]:
+    for phase in [close, lift, after, close, last]:
         for a, b, c in phase:
             x = a * x + b * x**3 + c * x**5
         told.append(f"{x.min():.2e}..{x.max():.4f}")

@@ -84,7 +84,9 @@ fn the_block_muon_study_takes_its_published_flags_in_both_spellings() {
     ];
     let shown =
         |flags: &[&str]| muon.shows(&[&common[..], flags, &["--split", "heads", "--dry-run"]].concat());
-    assert_eq!(shown(&hyphens), shown(&underscores));
+    // The table of keys; below it stands how much memory is free, which changes.
+    let table = |text: String| text.split("\n\n").next().map(str::to_string);
+    assert_eq!(table(shown(&hyphens)), table(shown(&underscores)));
     let shown = shown(&underscores);
     for (key, value) in [
         ("optimizer.lr", "0.001"),

@@ -43,12 +43,12 @@ pub(crate) fn summary(metrics: &Metrics, rounded: bool) -> Vec<(&'static str, St
     let mut lines = Vec::new();
     let [matrices, all] = SURVIVAL.map(series);
     let (survival, whose) =
-        if matrices.is_empty() { (all, "the updates") } else { (matrices, "the matrices' updates") };
+        if matrices.is_empty() { (all, "the weights") } else { (matrices, "the matrices") };
     if rounded && !survival.is_empty() {
-        let mut text = format!("{} of {whose} on average", percent(mean(&survival)));
+        let mut text = format!("{whose} moved by {} of the norm asked for", percent(mean(&survival)));
         let unchanged = series("unchanged_share");
         if !unchanged.is_empty() {
-            text = format!("{text}; {} of all weights unchanged by a step", percent(mean(&unchanged)));
+            text = format!("{text}; {} of all entries unchanged by a step", percent(mean(&unchanged)));
         }
         lines.push(("survival", text));
     }
@@ -108,7 +108,9 @@ mod tests {
             ..Row::default()
         });
         let metrics = Metrics { rows: rows.into(), ..Metrics::default() };
-        let told = "50.0 % of the updates on average; 90.0 % of all weights unchanged by a step".to_string();
+        let told =
+            "the weights moved by 50.0 % of the norm asked for; 90.0 % of all entries unchanged by a step"
+                .to_string();
         let noise = ("noise", "in 1,500 matrices, skipped in 3".to_string());
         assert_eq!(summary(&metrics, true), [("survival", told), noise.clone()]);
         assert_eq!(summary(&metrics, false), [noise]);

@@ -30,6 +30,9 @@ pub struct OptimArgs {
     /// Time the singular value decomposition too, once
     #[arg(long)]
     svd: bool,
+    /// Only orthogonalisers whose name contains this, such as gram
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
     /// Time no whole optimizer steps
     #[arg(long)]
     no_steps: bool,
@@ -77,7 +80,8 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
 
     let head = ["orthogonaliser", "ms", "range", "TFLOP/s", "orthogonality", "asymmetry"];
     let mut rows = vec![head.map(String::from)];
-    for (name, method) in methods(args.svd)? {
+    let only = args.only.as_deref().unwrap_or_default();
+    for (name, method) in methods(args.svd)?.into_iter().filter(|(name, _)| name.contains(only)) {
         let exact = matches!(method.method, Method::Svd { .. });
         let (runs, warm) = if exact { (1, 0) } else { (args.repeats, 2) };
         let mut results = Vec::new();
@@ -161,7 +165,7 @@ fn methods(svd: bool) -> anyhow::Result<Vec<(String, Ortho)>> {
                 format!(" x{}", steps.len())
             }
             Method::PolarExpress { steps } => format!(" x{steps}"),
-            Method::Polar | Method::Svd { .. } => String::new(),
+            _ => String::new(),
         };
         let dtype = if dtype == DType::BF16 { "bf16" } else { "f32" };
         let gap = if coefficients.is_empty() { "" } else { " " };
@@ -216,12 +220,12 @@ fn work(method: &Method, inputs: &[&Tensor]) -> Option<f64> {
             // R^2 and, but before an end, two for the next R; and Q Z in all but first steps.
             (2 * starts, steps.len() + 2 * (steps.len() - starts) + (steps.len() - starts), steps.len())
         }
-        Method::Polar | Method::Svd { .. } => return None,
+        _ => return None,
     };
     let of = |x: &&Tensor| {
         let [l, m, n] = [0, 1, 2].map(|i| x.shape()[i] as f64);
         let (r, k) = (m.min(n), m.max(n));
-        let plain = if m == n && matches!(method, Method::Gram(_)) {
+        let plain = if m.total_cmp(&n).is_eq() && matches!(method, Method::Gram(_)) {
             square as f64 * (4.0 * r * r * k + 2.0 * r * r * r)
         } else {
             large as f64 * 2.0 * r * r * k + small as f64 * 2.0 * r * r * r

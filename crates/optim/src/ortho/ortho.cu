@@ -1,7 +1,7 @@
 // The passes of the orthogonalisers over banks [L, size]: grid (parts of a member, members).
 #include "common.cuh"
 
-// Four elements at a time where vec is set; every member's size is a multiple of four then.
+// W elements at a time; the kernels take more than one where vec is set, every member's size being a multiple then.
 #define EACH(i, n, W) \
     for (i64 i = (blockIdx.x * (i64)blockDim.x + threadIdx.x) * W; i < n; i += (i64)gridDim.x * blockDim.x * W)
 
@@ -46,7 +46,7 @@ template <int W> DEVICE void largest_of(const float* x, i64 size, u32* maxima) {
 // Bits of the largest absolute value of each part: of finite numbers in their order, infinity above, NaN above that.
 extern "C" __global__ void largest(const float* x, i64 size, u32* maxima, int vec) {
     x += blockIdx.y * size;
-    if (vec) largest_of<4>(x, size, maxima);
+    if (vec) largest_of<16>(x, size, maxima);
     else largest_of<1>(x, size, maxima);
 }
 
@@ -55,11 +55,11 @@ extern "C" __global__ void square_sums(const float* x, i64 size, double* sums, i
     x += blockIdx.y * size;
     double sum = 0.0;
     if (vec) {
-        EACH(i, size, 4) {
-            float v[4];
-            load_many<4>(x + i, v);
+        EACH(i, size, 16) {
+            float v[16];
+            load_many<16>(x + i, v);
 #pragma unroll
-            for (int j = 0; j < 4; j++) sum += (double)v[j] * v[j];
+            for (int j = 0; j < 16; j++) sum += (double)v[j] * v[j];
         }
     } else {
         EACH(i, size, 1) sum += (double)x[i] * x[i];
@@ -80,12 +80,12 @@ extern "C" __global__ void normalized(elem* y, const float* x, i64 size, const d
     x += blockIdx.y * size;
     y += blockIdx.y * size;
     if (vec) {
-        EACH(i, size, 4) {
-            float v[4];
-            load_many<4>(x + i, v);
+        EACH(i, size, 16) {
+            float v[16];
+            load_many<16>(x + i, v);
 #pragma unroll
-            for (int j = 0; j < 4; j++) v[j] = v[j] * first * second;
-            store_many<4>(y + i, v);
+            for (int j = 0; j < 16; j++) v[j] = v[j] * first * second;
+            store_many<16>(y + i, v);
         }
     } else {
         EACH(i, size, 1) y[i] = store(x[i] * first * second);
@@ -130,8 +130,9 @@ DEVICE float from_half(u16 bits) {
 }
 
 template <int W> DEVICE void store_halves(u16* p, const u16 (&x)[W]) {
-    if constexpr (W == 4) {
-        *reinterpret_cast<uint2*>(p) = make_uint2(x[0] | (u32)x[1] << 16, x[2] | (u32)x[3] << 16);
+    if constexpr (W == 8) {
+        *reinterpret_cast<uint4*>(p) = make_uint4(x[0] | (u32)x[1] << 16, x[2] | (u32)x[3] << 16,
+                                                  x[4] | (u32)x[5] << 16, x[6] | (u32)x[7] << 16);
     } else {
         p[0] = x[0];
     }
@@ -155,13 +156,13 @@ DEVICE void split_matrix_of(const float* x, u16* halves, int rows, int cols, int
         load_many<W>(x + i, v);
         split<W>(v, scale, high, low);
         i64 at = tall ? i / cols * 3 * cols + i % cols : i, step = tall ? cols : size;
-        store_halves<W>(halves + at, high);
-        store_halves<W>(halves + at + step, low);
+        store_halves<W>(halves + at, low);
+        store_halves<W>(halves + at + step, high);
         store_halves<W>(halves + at + 2 * step, high);
     }
 }
 
-// X [rows, cols] times scale as high, low, high: one below the other [3 rows, cols], or for a tall X side by side
+// X [rows, cols] times scale as low, high, high: one below the other [3 rows, cols], or for a tall X side by side
 // [rows, 3 cols]. With maxima ([parts] for each member) the scale is the power of two that brings the largest entry into
 // [2^11, 2^12); where that is not finite, all become NaN.
 extern "C" __global__ void split_matrix(const float* x, u16* halves, int rows, int cols, int tall, float scale,
@@ -176,14 +177,22 @@ extern "C" __global__ void split_matrix(const float* x, u16* halves, int rows, i
     i64 size = (i64)rows * cols;
     x += blockIdx.y * size;
     halves += blockIdx.y * 3 * size;
-    if (vec) split_matrix_of<4>(x, halves, rows, cols, tall, scale);
+    if (vec) split_matrix_of<8>(x, halves, rows, cols, tall, scale);
     else split_matrix_of<1>(x, halves, rows, cols, tall, scale);
 }
 
 // ---- The small square matrices [rank, rank] of each member ----
 
-// R = P + P^T, and the sums of squares of each part of R and of R - I. Grid (tiles, tiles, members), block (32, 8).
-extern "C" __global__ void fold(const float* p, float* r, int rank, float* sums, float* off_sums) {
+DEVICE u16 half_of(float x, float scale, u16& low) {
+    u16 high = to_half(x * scale);
+    low = to_half(x * scale - from_half(high));
+    return high;
+}
+
+// R = P + P^T, and the sums of squares of each part of R and of R - I; with halves also R times scale, split as
+// split_square does. Grid (tiles, tiles, members), block (32, 8).
+extern "C" __global__ void fold(const float* p, float* r, int rank, float* sums, float* off_sums, u16* halves,
+                                float scale) {
     __shared__ float turned[32][33];
     p += blockIdx.z * (i64)rank * rank;
     r += blockIdx.z * (i64)rank * rank;
@@ -201,6 +210,11 @@ extern "C" __global__ void fold(const float* p, float* r, int rank, float* sums,
             float x = p[at] + turned[threadIdx.x][y];
             float e = row == col ? x - 1.0f : x;
             r[at] = x;
+            if (halves) {
+                u16 low, high = half_of(x, scale, low);
+                u16* to = halves + (blockIdx.z * (i64)rank + row) * 4 * rank + col;
+                to[0] = high, to[rank] = low, to[2 * rank] = high, to[3 * rank] = high;
+            }
             sum += x * x;
             off += e * e;
         }
@@ -247,52 +261,67 @@ extern "C" __global__ void second_scales(const float* n, const float* m, float* 
     }
 }
 
+// Four numbers of one row of a small matrix times scale, as high, low, high, high: columns [0, 3 rank) of one matrix and
+// [rank, 4 rank) of another make high low + low high + high high, the small terms first.
+template <int W> DEVICE void split_row(u16* halves, i64 row, i64 col, int rank, const float (&v)[W], float scale) {
+    u16 high[W], low[W];
+    i64 at = row * 4 * rank + col;
+    split<W>(v, scale, high, low);
+    store_halves<W>(halves + at, high);
+    store_halves<W>(halves + at + rank, low);
+    store_halves<W>(halves + at + 2 * rank, high);
+    store_halves<W>(halves + at + 3 * rank, high);
+}
+
 template <int W>
-DEVICE void split_square_of(const float* src, int rank, float factor, float diagonal, float* copy, u16* halves,
-                            u16* copy_halves, float scale) {
-    i64 size = (i64)rank * rank;
-    EACH(i, size, W) {
+DEVICE void split_square_of(const float* src, int rank, float factor, float* copy, u16* halves, float scale) {
+    EACH(i, (i64)rank * rank, W) {
         float v[W];
-        u16 high[W], low[W];
-        i64 row = i / rank, col = i % rank, at = row * 4 * rank + col;
         load_many<W>(src + i, v);
-        if (halves) {
 #pragma unroll
-            for (int j = 0; j < W; j++) v[j] *= factor;
-            split<W>(v, scale, high, low);
-            store_halves<W>(halves + at, high);
-            store_halves<W>(halves + at + rank, high);
-            store_halves<W>(halves + at + 2 * rank, low);
-            store_halves<W>(halves + at + 3 * rank, high);
-        }
-        if (copy) {
-#pragma unroll
-            for (int j = 0; j < W; j++) v[j] += col + j == row ? diagonal : 0.0f;
-            store_many<W>(copy + i, v);
-            if (copy_halves) {
-                split<W>(v, scale, high, low);
-                store_halves<W>(copy_halves + at, high);
-                store_halves<W>(copy_halves + at + rank, high);
-                store_halves<W>(copy_halves + at + 2 * rank, low);
-                store_halves<W>(copy_halves + at + 3 * rank, high);
-            }
-        }
+        for (int j = 0; j < W; j++) v[j] *= factor;
+        if (copy) store_many<W>(copy + i, v);
+        split_row<W>(halves, i / rank, i % rank, rank, v, scale);
     }
 }
 
-// S = src times the member's factor (1 without), and C = S + diagonal I; each as floats and as halves times scale, row
-// by row high, high, low, high [rank, 4 rank]: columns [0, 3 rank) of one and [rank, 4 rank) of another make
-// high high + high low + low high. Null pointers leave a result out; halves is S's, copy and copy_halves are C's.
-extern "C" __global__ void split_square(const float* src, int rank, const float* factors, float diagonal, float* copy,
-                                        u16* halves, u16* copy_halves, float scale, int vec) {
+// src times the member's factor (1 without): as floats into copy (unless null), and split [rank, 4 rank].
+extern "C" __global__ void split_square(const float* src, int rank, const float* factors, float* copy, u16* halves,
+                                        float scale, int vec) {
     i64 size = (i64)rank * rank;
     src += blockIdx.y * size;
     if (copy) copy += blockIdx.y * size;
-    if (halves) halves += blockIdx.y * 4 * size;
-    if (copy_halves) copy_halves += blockIdx.y * 4 * size;
+    halves += blockIdx.y * 4 * size;
     float factor = factors ? factors[blockIdx.y] : 1.0f;
-    if (vec) split_square_of<4>(src, rank, factor, diagonal, copy, halves, copy_halves, scale);
-    else split_square_of<1>(src, rank, factor, diagonal, copy, halves, copy_halves, scale);
+    if (vec) split_square_of<8>(src, rank, factor, copy, halves, scale);
+    else split_square_of<1>(src, rank, factor, copy, halves, scale);
+}
+
+template <int W>
+DEVICE void split_first_of(const float* r, const float* z, int rank, float a, float b, float c, u16* halves,
+                           float scale) {
+    EACH(i, (i64)rank * rank, W) {
+        float x[W], y[W];
+        i64 row = i / rank, col = i % rank;
+        load_many<W>(r + i, x);
+        load_many<W>(z + i, y);
+#pragma unroll
+        for (int j = 0; j < W; j++) x[j] = b * x[j] + c * y[j] + (col + j == row ? a : 0.0f);
+        split_row<W>(halves, row, col, rank, x, scale);
+    }
+}
+
+// Q = for_x (a I + b by R + c by^2 Z), split; by and for_x are the member's.
+extern "C" __global__ void split_first(const float* r, const float* z, int rank, const float* by, const float* for_x,
+                                       float a, float b, float c, u16* halves, float scale, int vec) {
+    i64 size = (i64)rank * rank;
+    r += blockIdx.y * size;
+    z += blockIdx.y * size;
+    halves += blockIdx.y * 4 * size;
+    float f = for_x[blockIdx.y], s = by[blockIdx.y];
+    a *= f, b *= f * s, c *= f * s * s;
+    if (vec) split_first_of<8>(r, z, rank, a, b, c, halves, scale);
+    else split_first_of<1>(r, z, rank, a, b, c, halves, scale);
 }
 
 // C = src + diagonal I, as floats (unless null) and as halves times scale [rank, rank].

@@ -273,7 +273,8 @@ fn the_fingerprint_tells_experiments_apart_not_names() {
 fn values_of_every_kind_reach_the_optimizer() {
     let Recipe { optimizer, .. } = with(&[
         "optimizer.nesterov=true",
-        "optimizer.ortho_steps=7",
+        "optimizer.ortho=newton-schulz",
+        "optimizer.ortho_steps=2",
         "optimizer.coefficients=1,-2,3; 4,5,6",
         "optimizer.scale=original",
     ])
@@ -281,7 +282,7 @@ fn values_of_every_kind_reach_the_optimizer() {
     .recipe;
     let settings = optimizer.settings();
     assert_eq!(settings["nesterov"], optim::Value::Switch(true));
-    assert_eq!(settings["ortho_steps"], optim::Value::Number(7.0));
+    assert_eq!(settings["ortho_steps"], optim::Value::Number(2.0));
     assert_eq!(settings["coefficients"], optim::Value::Word("1,-2,3; 4,5,6".into()));
     assert_eq!(settings["scale"], optim::Value::Word("original".into()));
 }

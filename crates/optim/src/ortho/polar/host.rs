@@ -1,4 +1,7 @@
 //! The exact polar factor on the CPU: one member at a time, all in f32.
+//!
+//! The first phase is iterated on R alone, X being multiplied once by the product of its Qs. That rounds X as if it had
+//! been multiplied 25-fold, which well-conditioned matrices, done after it, do not show; later phases go step by step.
 
 use rayon::prelude::*;
 use tensor::linalg::{self, Factor};
@@ -39,8 +42,9 @@ struct Member {
     x: Tensor,
     next: Tensor,
     wide: bool,
-    /// Factor by which X still has to be multiplied.
+    /// Factor by which X still has to be multiplied, in the first phase.
     scale: f32,
+    started: bool,
     r: Tensor,
     /// Room for three more of R's size.
     room: [Tensor; 3],
@@ -60,6 +64,7 @@ impl Member {
             next: empty(&shape)?,
             wide: m <= n,
             scale: 1.0,
+            started: false,
             r: square()?,
             room: [square()?, square()?, square()?],
         };
@@ -97,8 +102,9 @@ impl Member {
     }
 }
 
-impl Iterate for Member {
-    fn phase(&mut self, steps: &[[f64; 3]]) -> Result<()> {
+impl Member {
+    /// Several steps on R, then `X = Q X`.
+    fn together(&mut self, steps: &[[f64; 3]]) -> Result<()> {
         let [mut q, mut z, mut t] = self.room.clone();
         for (i, [a, b, c]) in steps.iter().map(|k| k.map(|k| k as f32)).enumerate() {
             linalg::symmetric(&z, c, &self.r, &self.r, Some((b, &self.r)))?;
@@ -117,6 +123,16 @@ impl Iterate for Member {
         }
         self.apply(&q, false)?;
         self.gram()
+    }
+}
+
+impl Iterate for Member {
+    fn steps(&mut self, steps: &[[f64; 3]]) -> Result<()> {
+        if !self.started {
+            self.started = true;
+            return self.together(steps);
+        }
+        steps.chunks(1).try_for_each(|step| self.together(step))
     }
 
     fn distances(&mut self) -> Result<Vec<f64>> {

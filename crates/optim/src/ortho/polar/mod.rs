@@ -1,13 +1,13 @@
 //! The polar factor to f32 by matrix products alone.
 //!
-//! Odd quintics in phases ([`schedule`]), each phase iterated on the Gram matrix `R = X X^T` of the smaller side: it ends
-//! with `X <- Q X` and a new `R`. `norm_F(R - I)` of every member tells whether another phase is needed; where it is
-//! small, one step `X <- X + (-E/2 + 3/8 E^2) X` with `E = R - I` finishes, whose error is of order `E^3`.
+//! Odd quintics `X <- (a I + b R + c R^2) X`, with `R = X X^T` of the smaller side, in phases ([`schedule`]). After a phase
+//! `norm_F(R - I)` of every member tells whether another is needed; where it is small, one step
+//! `X <- X + (-E/2 + 3/8 E^2) X` with `E = R - I` finishes, whose error is of order `E^3`.
 //!
 //! At the start a member is scaled so that its largest singular value lies in `[r^(-1/8), 1]` (0.44 for r = 768): by
 //! `norm_F(R^2)^(1/4)`.
 //!
-//! **What counts as zero.** All phases together lift a singular value 6e6-fold. Members that are not at 1 then, being
+//! **What counts as zero.** All phases together lift a singular value 7e6-fold. Members that are not at 1 then, being
 //! rank-deficient to f32, are purified: steps without a linear term send singular values below 0.816 to 0 and the others
 //! to 1, until `norm_F(R^2 - R)` is small. So directions above 1e-6 of the largest are kept, those below 1e-7 dropped, and
 //! between the two one or the other; the result is always a partial isometry. A matrix of zeros stays zero.
@@ -43,8 +43,8 @@ pub(super) fn factor(input: &Tensor) -> Result<Tensor> {
 
 /// A bank under iteration: `X`, and its Gram matrix `R`.
 trait Iterate {
-    /// `X <- Q X` with Q the product of these steps' polynomials, and `R` of it.
-    fn phase(&mut self, steps: &[[f64; 3]]) -> Result<()>;
+    /// These steps, and `R` of what becomes of X.
+    fn steps(&mut self, steps: &[[f64; 3]]) -> Result<()>;
     /// `norm_F(R - I)` of each member, 0 for one of zeros.
     fn distances(&mut self) -> Result<Vec<f64>>;
     /// The last step.
@@ -59,7 +59,7 @@ fn converge(bank: &mut impl Iterate) -> Result<()> {
     // The last step leaves 5/8 norm(E)^3 in the Gram matrix, in one direction at worst: 2e-6 after division by sqrt(r).
     let close = (3.2e-6 * (bank.rank() as f64).sqrt()).cbrt();
     for phase in &PHASES {
-        bank.phase(phase.steps)?;
+        bank.steps(phase.steps)?;
         if phase.may_end && worst(&bank.distances()?)? <= close {
             return bank.polish();
         }
