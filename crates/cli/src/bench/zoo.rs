@@ -63,10 +63,18 @@ fn matrices(device: &Device) -> anyhow::Result<Vec<(String, usize, Tensor)>> {
     }
     let noisy = banks::spectrum(device, [1, big, 2 * big], 5, |i| if i < 9 { 1.0 } else { 1e-4 })?;
     all.push((format!("rank 9 and noise {big} x {}", 2 * big), big, noisy));
-    for rank in [1, 40, big - 1] {
+    for rank in [1, 40] {
         let x = banks::spectrum(device, [1, big, 2 * big], 7, |i| if i < rank { 1.0 } else { 0.0 })?;
         all.push((format!("rank {rank} of {big} x {}", 2 * big), rank, x));
     }
+    // Rows of zeros, and rows that are equal: dead and tied neurons.
+    let mut tied = banks::gaussian(device, [1, big, 2 * big], 11)?.to_vec()?;
+    for i in 0..8 {
+        tied[i * 2 * big..(i + 1) * 2 * big].fill(0.0);
+        let source = tied[(20 + i) * 2 * big..(21 + i) * 2 * big].to_vec();
+        tied[(10 + i) * 2 * big..(11 + i) * 2 * big].copy_from_slice(&source);
+    }
+    all.push(("dead and tied rows".into(), big - 16, device.from_slice(&tied, &[1, big, 2 * big])?));
     all.push(("zeros".into(), 0, device.zeros(&[1, 64, 96], DType::F32)?));
     for factor in [1e-30f32, 1e30] {
         let x: Vec<f32> =

@@ -2,7 +2,7 @@
 //! `X / norm_F(X)` (Jordan 2024; the order of operations and roundings is that of torch.optim.Muon).
 
 use tensor::linalg::{self, Factor};
-use tensor::{DType, Tensor};
+use tensor::{DType, Device, Tensor};
 
 use super::kernels;
 use crate::error::Result;
@@ -27,14 +27,23 @@ pub(super) struct Bank {
     wide: bool,
     /// Storage on the device; rounding on the CPU.
     dtype: DType,
+    /// On a GPU, until the first Q is applied: `[L]`, by what X is to be multiplied to have norm 1. It is left to the
+    /// small matrices, which spares a pass over X.
+    by: Option<Tensor>,
 }
 
 impl Bank {
     /// Each member divided by its Frobenius norm.
     pub(super) fn new(input: &Tensor, dtype: DType) -> Result<Self> {
-        let x = kernels::normalized(input, dtype)?;
+        let (x, by) = match input.device() {
+            Device::Cpu => (kernels::normalized(input, dtype)?, None),
+            Device::Cuda(gpu) => {
+                let (x, by) = kernels::taken(gpu, input, dtype)?;
+                (x, Some(by))
+            }
+        };
         let next = x.device().empty(x.shape(), x.dtype())?;
-        Ok(Bank { next, wide: input.shape()[1] <= input.shape()[2], x, dtype })
+        Ok(Bank { next, wide: input.shape()[1] <= input.shape()[2], x, dtype, by })
     }
 
     /// Room for a Gram matrix of each member.
@@ -46,11 +55,9 @@ impl Bank {
     /// `gram = X X^T`, or `X^T X` where X is tall.
     pub(super) fn gram(&self, gram: &Tensor) -> Result<()> {
         let x = Factor::from(&self.x);
-        if self.wide {
-            self.symmetric(gram, 1.0, x, x.t(), None)
-        } else {
-            self.symmetric(gram, 1.0, x.t(), x, None)
-        }
+        let (left, right) = if self.wide { (x, x.t()) } else { (x.t(), x) };
+        self.symmetric(gram, 1.0, left, right, None)?;
+        self.by.as_ref().map_or(Ok(()), |by| kernels::scale_square(gram, 0.0, by, 2))
     }
 
     /// `d = alpha a b + beta c`, all polynomials in one Gram matrix.
@@ -67,8 +74,12 @@ impl Bank {
         Ok(())
     }
 
-    /// `X = Q X + a X` (`X Q + a X` where X is tall).
-    pub(super) fn apply(&mut self, q: &Tensor, a: f32) -> Result<()> {
+    /// `X = Q X + a X` (`X Q + a X` where X is tall); Q is used up.
+    pub(super) fn apply(&mut self, q: &Tensor, mut a: f32) -> Result<()> {
+        if let Some(by) = self.by.take() {
+            kernels::scale_square(q, a, &by, 1)?;
+            a = 0.0;
+        }
         let (left, right) = if self.wide { (q, &self.x) } else { (&self.x, q) };
         if a == 0.0 {
             linalg::matmul(&self.next, false, 1.0, left, right)?;

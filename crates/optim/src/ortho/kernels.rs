@@ -104,6 +104,31 @@ pub(crate) fn normalized(x: &Tensor, dtype: DType) -> Result<Tensor> {
     }
 }
 
+/// On a GPU: a copy of a bank as `dtype`, in one pass, and `[L]` the inverse norms by which it has yet to be multiplied.
+pub(super) fn taken(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+    let (members, size) = members(x);
+    let device = x.device();
+    let y = device.empty(x.shape(), dtype)?;
+    let by = device.empty(&[members], DType::F32)?;
+    // One f64 a part.
+    let sums = device.empty(&[members, parts(size), 2], DType::F32)?;
+    let (to, length, parted) = (Arg::Ptr(y.ptr()), Arg::I64(size as i64), Arg::Ptr(sums.ptr()));
+    let grid = [parts(size), members];
+    launch(gpu, dtype, "taken", grid, &[to, Arg::Ptr(x.ptr()), length, parted, vec(size)])?;
+    launch(gpu, dtype, "tamed", grid, &[to, length, parted, Arg::Ptr(by.ptr())])?;
+    Ok((y, by))
+}
+
+/// `R = (R + a I) by^power` in place for each member of `[L, r, r]` on a GPU.
+pub(super) fn scale_square(r: &Tensor, a: f32, by: &Tensor, power: i32) -> Result<()> {
+    let (members, rank) = (r.shape()[0], r.cols());
+    let Device::Cuda(gpu) = r.device() else { return Ok(()) };
+    let vec = Arg::I32(rank.is_multiple_of(8).into());
+    let args =
+        [Arg::Ptr(r.ptr()), Arg::I32(rank as i32), Arg::F32(a), Arg::Ptr(by.ptr()), Arg::I32(power), vec];
+    launch(gpu, r.dtype(), "scaled_square", [parts(rank * rank), members], &args)
+}
+
 /// `R + a I` in place, for each member of `[L, r, r]`.
 pub(super) fn add_to_diagonal(r: &Tensor, a: f32) -> Result<()> {
     let (members, rank) = (r.shape()[0], r.cols());

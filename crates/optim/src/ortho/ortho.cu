@@ -92,6 +92,66 @@ extern "C" __global__ void normalized(elem* y, const float* x, i64 size, const d
     }
 }
 
+// y = x as elem, and the sum of squares of each part of x, in double: neither 1e-30 nor 1e+30 leaves its range.
+extern "C" __global__ void taken(elem* y, const float* x, i64 size, double* sums, int vec) {
+    x += blockIdx.y * size;
+    y += blockIdx.y * size;
+    double sum = 0.0;
+    if (vec) {
+        EACH(i, size, 16) {
+            float v[16];
+            load_many<16>(x + i, v);
+            store_many<16>(y + i, v);
+#pragma unroll
+            for (int j = 0; j < 16; j++) sum += (double)v[j] * v[j];
+        }
+    } else {
+        EACH(i, size, 1) {
+            y[i] = store(x[i]);
+            sum += (double)x[i] * x[i];
+        }
+    }
+    sum = block_sum_double(sum);
+    if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
+// by = 1 / norm of each member, 0 for zeros. A member whose norm is outside [2^-40, 2^40], so that products of its
+// entries might leave the range of a float, is divided by its norm in place, and its by is 1.
+extern "C" __global__ void tamed(elem* y, i64 size, const double* sums, float* by) {
+    double sum = 0.0;
+    for (int b = threadIdx.x & 31; b < gridDim.x; b += 32) sum += sums[blockIdx.y * gridDim.x + b];
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    double inverse = sum == 0.0 ? 0.0 : 1.0 / sqrt(sum);
+    bool wild = inverse > 1099511627776.0 || (inverse < 1.0 / 1099511627776.0 && inverse > 0.0);
+    if (blockIdx.x == 0 && threadIdx.x == 0) by[blockIdx.y] = wild ? 1.0f : (float)inverse;
+    if (!wild) return;
+    // In two factors: the inverse of 1e-39 is no float.
+    float first = inverse > 1e30 ? 1e30f : 1.0f, second = (float)(inverse / first);
+    y += blockIdx.y * size;
+    EACH(i, size, 1) y[i] = store(load(y[i]) * first * second);
+}
+
+template <int W> DEVICE void scaled_square_of(elem* r, int rank, float a, float factor) {
+    EACH(i, (i64)rank * rank, W) {
+        float v[W];
+        i64 row = i / rank, col = i % rank;
+        load_many<W>(r + i, v);
+#pragma unroll
+        for (int j = 0; j < W; j++) v[j] = (v[j] + (col + j == row ? a : 0.0f)) * factor;
+        store_many<W>(r + i, v);
+    }
+}
+
+// R = (R + a I) by^power for each member, in place.
+extern "C" __global__ void scaled_square(elem* r, int rank, float a, const float* by, int power, int vec) {
+    float factor = by[blockIdx.y];
+    if (power == 2) factor *= factor;
+    r += blockIdx.y * (i64)rank * rank;
+    if (vec) scaled_square_of<8>(r, rank, a, factor);
+    else scaled_square_of<1>(r, rank, a, factor);
+}
+
 // y = x * factors[member]
 extern "C" __global__ void scaled(float* y, const float* x, i64 size, const float* factors) {
     float factor = factors[blockIdx.y];

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::transpose;
 use crate::cpu::{self, Mat};
 use crate::cuda::{Gemm, Gpu, Operand};
 use crate::{Device, Error, HostRef, Result, Tensor};
@@ -94,7 +95,7 @@ pub fn affine<'a>(
 }
 
 /// As [`affine`], where the caller knows that `a b` and `c` are symmetric (powers of one symmetric matrix, `X X^T`): the
-/// result is exactly so on the CPU, which computes half of it; without `c`, `d = alpha a b`.
+/// result is exactly so where half of it is computed, on the CPU and where it is faster; without `c`, `d = alpha a b`.
 pub fn symmetric<'a>(
     d: &Tensor,
     alpha: f32,
@@ -104,6 +105,7 @@ pub fn symmetric<'a>(
 ) -> Result<()> {
     let (a, b) = (a.into(), b.into());
     match (d.device(), summand) {
+        (Device::Cuda(gpu), None) if worth_halving(a.shape()) => halves(gpu, d, alpha, a, b),
         (Device::Cuda(_), None) => matmul(d, false, alpha, a, b),
         (Device::Cuda(gpu), Some((beta, c))) => plus(gpu, d, alpha, a, b, beta, c),
         (Device::Cpu, _) => {
@@ -127,6 +129,29 @@ pub fn symmetric<'a>(
             Ok(())
         }
     }
+}
+
+/// Whether a symmetric product `[r, k] x [k, r]` on a GPU is faster in two panels and a mirrored quarter, three quarters
+/// of the work: on an H100 with sums 2.5 times as long as `r`, not with shorter ones.
+fn worth_halving((l, r, k): (usize, usize, usize)) -> bool {
+    r >= 512 && r.is_multiple_of(64) && 2 * k >= 5 * r && l <= 65_535
+}
+
+/// `d = alpha a b`, symmetric: the upper left quarter, the lower half, and the rest mirrored.
+fn halves(gpu: &Gpu, d: &Tensor, alpha: f32, a: Factor, b: Factor) -> Result<()> {
+    let (l, r, _) = a.shape();
+    if dims(d) != (l, r, r) || a.t().shape() != b.shape() {
+        let sizes = format!("{:?} = {:?} x {:?}", dims(d), a.shape(), b.shape());
+        return Err(Error::shape("symmetric", sizes));
+    }
+    let (whole, half) = (gemm(d, alpha, a, b, 0.0), r / 2);
+    gpu.gemm(&Gemm { m: half, n: half, ..whole })?;
+    let below = |o: Operand| {
+        let step = if o.transposed { 1 } else { o.ld };
+        Operand { ptr: o.ptr + (half * step * o.dtype.size()) as u64, ..o }
+    };
+    gpu.gemm(&Gemm { m: half, a: below(whole.a), c: below(whole.c), ..whole })?;
+    transpose::mirror(gpu, d, l, r)
 }
 
 /// Both factors on the CPU, member by member.

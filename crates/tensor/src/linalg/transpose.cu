@@ -23,3 +23,18 @@ transpose(const float *__restrict__ x, float *__restrict__ y, i64 l, i64 m, i64 
         }
     }
 }
+
+// The block of rows [0, half) and columns [half, 2 half) of each member of c [l, 2 half, 2 half] becomes the transpose of
+// the one below the diagonal. Blocks of 32 x 8 threads, a tile each; grid (columns, rows, members); 32 divides half.
+extern "C" __global__ void __launch_bounds__(256) mirror(elem *c, int half) {
+    __shared__ elem tile[TILE][TILE + 2];
+    c += (i64)blockIdx.z * 4 * half * half;
+    int row = blockIdx.y * TILE, col = blockIdx.x * TILE;
+    for (int i = threadIdx.y; i < TILE; i += 8) {
+        tile[i][threadIdx.x] = c[(i64)(half + row + i) * 2 * half + col + threadIdx.x];
+    }
+    __syncthreads();
+    for (int i = threadIdx.y; i < TILE; i += 8) {
+        c[(i64)(col + i) * 2 * half + half + row + threadIdx.x] = tile[threadIdx.x][i];
+    }
+}

@@ -39,7 +39,7 @@ pub fn transpose(x: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-pub(crate) use cuda::SOURCE;
+pub(crate) use cuda::{SOURCE, mirror};
 
 mod cuda {
     //! The launch of `transpose.cu`.
@@ -61,6 +61,13 @@ mod cuda {
             Arg::I64(n as i64),
         ];
         gpu.launch(&SOURCE, DType::F32, "transpose", grid, [TILE as u32, 8, 1], 0, &args)
+    }
+
+    /// Copies the lower left quarter of each member of `c [l, r, r]` over the upper right one, transposed; 64 divides r.
+    pub(crate) fn mirror(gpu: &Gpu, c: &Tensor, l: usize, r: usize) -> Result<()> {
+        let tiles = (r / 2 / TILE) as u32;
+        let args = [Arg::Ptr(c.ptr()), Arg::I32((r / 2) as i32)];
+        gpu.launch(&SOURCE, c.dtype(), "mirror", [tiles, tiles, l as u32], [TILE as u32, 8, 1], 0, &args)
     }
 }
 
