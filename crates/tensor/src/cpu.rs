@@ -257,7 +257,7 @@ mod tests {
                 matmul_symmetric(&mut c[..r * r], accumulate, 0.5, x, x.t());
                 let mut want = vec![1.0f32; r * r];
                 matmul(&mut want, accumulate, 0.5, x, x.t());
-                let beyond = c[r * r..].iter().position(|&x| x != 1.0);
+                let beyond = c[r * r..].iter().position(|x| x.to_bits() != 1f32.to_bits());
                 assert_eq!(beyond, None, "{r} {accumulate}");
                 let off = c.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 assert!(off < 1e-4, "{r} {k} {accumulate}: off by {off}");

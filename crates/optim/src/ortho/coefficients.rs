@@ -80,6 +80,7 @@ fn repeated(set: &[[f64; 3]], steps: usize) -> Coefficients {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the values are exact")]
 mod tests {
     use super::*;
 

@@ -202,6 +202,7 @@ pub(super) fn launch(gpu: &Gpu, elem: DType, kernel: &str, grid: [usize; 2], arg
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the values are exact")]
 mod tests {
     use super::*;
 
