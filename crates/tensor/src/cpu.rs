@@ -112,21 +112,35 @@ pub fn matmul_symmetric(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: 
         product(c, accumulate, a.subrows(first, rows), b.subcols(0, width), alpha, Par::Seq);
         clear_vector_state();
     });
-    mirror(c, r);
+    mirror(&mut c[..r * r], r, 0);
 }
 
-/// Copies the lower triangle of `c [r, r]` over the upper one, tile by tile.
-fn mirror(c: &mut [f32], r: usize) {
+/// Copies the lower triangle of `c`, rows of length `r` of which the first is row `first`, over the upper one, as far as
+/// the rows reach: halves by themselves, then the square between them, tile by tile.
+fn mirror(c: &mut [f32], r: usize, first: usize) {
     const TILE: usize = 32;
-    for rows in (0..r).step_by(TILE) {
-        for cols in (0..=rows).step_by(TILE) {
-            for i in rows..(rows + TILE).min(r) {
-                for j in cols..(cols + TILE).min(i) {
-                    c[j * r + i] = c[i * r + j];
+    let rows = c.len() / r;
+    if rows <= TILE {
+        for i in 0..rows {
+            for j in 0..i {
+                c[j * r + first + i] = c[i * r + first + j];
+            }
+        }
+        return;
+    }
+    let half = (rows / 2).next_multiple_of(TILE);
+    let (above, below) = c.split_at_mut(half * r);
+    above.par_chunks_mut(TILE * r).enumerate().for_each(|(block, above)| {
+        for tile in (0..rows - half).step_by(TILE) {
+            for (j, row) in above.chunks_exact_mut(r).enumerate() {
+                let from = first + block * TILE + j;
+                for i in tile..(tile + TILE).min(rows - half) {
+                    row[first + half + i] = below[i * r + from];
                 }
             }
         }
-    }
+    });
+    rayon::join(|| mirror(above, r, first), || mirror(below, r, first + half));
 }
 
 /// Rows handled by one task of a loop over rows: fixed, so that partial sums do not depend on the machine.

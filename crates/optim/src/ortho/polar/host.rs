@@ -46,7 +46,7 @@ struct Member {
     scale: f32,
     started: bool,
     r: Tensor,
-    /// Room for three more of R's size.
+    /// Room for three more of R's size; the first is R^2 at the start.
     room: [Tensor; 3],
 }
 
@@ -74,6 +74,7 @@ impl Member {
         linalg::symmetric(&member.room[0], 1.0, &member.r, &member.r, None)?;
         let second = norm(&member.room[0], 0.0).sqrt();
         multiply(&member.r, (1.0 / second) as f32);
+        multiply(&member.room[0], (1.0 / second / second) as f32);
         member.scale = (1.0 / (first * second).sqrt()) as f32;
         Ok(member)
     }
@@ -104,10 +105,14 @@ impl Member {
 
 impl Member {
     /// Several steps on R, then `X = Q X`.
-    fn together(&mut self, steps: &[[f64; 3]]) -> Result<()> {
-        let [mut q, mut z, mut t] = self.room.clone();
+    fn together(&mut self, steps: &[[f64; 3]], squared: bool) -> Result<()> {
+        let [mut z, mut q, mut t] = self.room.clone();
         for (i, [a, b, c]) in steps.iter().map(|k| k.map(|k| k as f32)).enumerate() {
-            linalg::symmetric(&z, c, &self.r, &self.r, Some((b, &self.r)))?;
+            if squared && i == 0 {
+                z.write().iter_mut().zip(self.r.read().iter()).for_each(|(z, r)| *z = c * *z + b * r);
+            } else {
+                linalg::symmetric(&z, c, &self.r, &self.r, Some((b, &self.r)))?;
+            }
             if i > 0 {
                 linalg::symmetric(&t, 1.0, &q, &z, Some((a, &q)))?;
                 std::mem::swap(&mut q, &mut t);
@@ -130,9 +135,9 @@ impl Iterate for Member {
     fn steps(&mut self, steps: &[[f64; 3]]) -> Result<()> {
         if !self.started {
             self.started = true;
-            return self.together(steps);
+            return self.together(steps, true);
         }
-        steps.chunks(1).try_for_each(|step| self.together(step))
+        steps.chunks(1).try_for_each(|step| self.together(step, false))
     }
 
     fn distances(&mut self) -> Result<Vec<f64>> {
