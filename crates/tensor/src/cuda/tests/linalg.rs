@@ -45,6 +45,46 @@ fn on_a_gpu_products_agree_with_plain_loops() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn on_a_gpu_products_with_a_summand_agree_with_plain_loops_and_leave_it() -> Result<()> {
+    let Some(gpu) = gpu("on_a_gpu_products_with_a_summand_agree_with_plain_loops_and_leave_it") else {
+        return Ok(());
+    };
+    for (m, n, k, batch) in [(37, 53, 29, 3), (64, 128, 96, 2), (1, 5, 7, 1)] {
+        for flags in 0..4 {
+            let [ta, tb] = [1, 2].map(|bit| flags & bit != 0);
+            let operand = |buf: &DeviceBuf, rows: usize, cols: usize, transposed| {
+                let ld = if transposed { rows } else { cols };
+                Operand { ptr: buf.ptr(), ld, stride: rows * cols, transposed, dtype: DType::F32 }
+            };
+            let [av, bv, cv] = [m * k, k * n, m * n].map(|size| noise(batch * size, (7 * size) as u64));
+            let (a, b, c) = (upload(&gpu, &av)?, upload(&gpu, &bv)?, upload(&gpu, &cv)?);
+            let d = gpu.alloc(4 * batch * m * n)?;
+            let (oa, ob) = (operand(&a, m, k, ta), operand(&b, k, n, tb));
+            let (oc, od) = (operand(&c, m, n, false), operand(&d, m, n, false));
+            gpu.gemm_plus(&Gemm { m, n, k, alpha: 0.5, beta: -2.0, a: oa, b: ob, c: od, batch }, oc)?;
+            let at = |l: usize, row: usize, col: usize, size: [usize; 2], turned: bool| {
+                l * size[0] * size[1] + if turned { col * size[0] + row } else { row * size[1] + col }
+            };
+            let entry = |i: usize| {
+                let (l, row, col) = (i / (m * n), i / n % m, i % n);
+                let term =
+                    |x| f64::from(av[at(l, row, x, [m, k], ta)]) * f64::from(bv[at(l, x, col, [k, n], tb)]);
+                (0.5 * (0..k).map(term).sum::<f64>() - 2.0 * f64::from(cv[i])) as f32
+            };
+            let want: Vec<f32> = (0..batch * m * n).map(entry).collect();
+            let off = largest_difference(&download(&gpu, d.ptr(), want.len())?, &want);
+            assert!(off < 1e-5, "{m} {n} {k} {ta} {tb}: off by {off}");
+            assert_eq!(download(&gpu, c.ptr(), cv.len())?, cv);
+            // In place too.
+            gpu.gemm_plus(&Gemm { m, n, k, alpha: 0.5, beta: -2.0, a: oa, b: ob, c: oc, batch }, oc)?;
+            let off = largest_difference(&download(&gpu, c.ptr(), want.len())?, &want);
+            assert!(off < 1e-5, "{m} {n} {k} {ta} {tb} in place: off by {off}");
+        }
+    }
+    Ok(())
+}
+
 /// The upper halves of f32, and the f32 that they stand for.
 fn to_bf16(values: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let halves = values.iter().map(|value| (value.to_bits() >> 16) as u16);
