@@ -149,7 +149,7 @@ fn methods(svd: bool) -> anyhow::Result<Vec<(String, Ortho)>> {
         ("newton-schulz", "you", 0, DType::BF16),
         ("gram", "jordan", 0, DType::BF16),
         ("gram", "you", 0, DType::BF16),
-        ("gram", "polar-express", 0, DType::BF16),
+        ("gram", "polar-express", 5, DType::BF16),
         ("newton-schulz", "jordan", 0, DType::F32),
         ("gram", "jordan", 0, DType::F32),
         ("polar-express", "", 0, DType::F32),

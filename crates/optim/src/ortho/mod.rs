@@ -72,7 +72,7 @@ impl Method {
 impl Ortho {
     /// A method by one of [`Method::NAMES`].
     ///
-    /// `coefficients` are those of newton-schulz (empty: `jordan`) and gram (empty: those of polar-express): the name of
+    /// `coefficients` are those of newton-schulz (empty: `jordan`) and gram (empty: `you`): the name of
     /// one of [`SETS`], or steps `a,b,c` with semicolons between. `steps` counts the steps, the last coefficients being
     /// repeated; 0 is the method's own number. The exact methods work in f32 whatever `dtype` says.
     pub fn parse(method: &str, coefficients: &str, steps: usize, dtype: DType) -> Result<Self> {
@@ -97,7 +97,7 @@ impl Ortho {
             "newton-schulz" => Method::NewtonSchulz(coefficients::parse(coefficients, "jordan", steps)?),
             "jordan-bf16" => Method::JordanBf16(coefficients::parse(coefficients, "jordan", steps)?),
             "polar-express" => Method::PolarExpress { steps: if steps == 0 { 8 } else { steps } },
-            "gram" => Method::Gram(coefficients::parse(coefficients, "polar-express", steps)?),
+            "gram" => Method::Gram(coefficients::parse(coefficients, "you", steps)?),
             other => {
                 let known = Method::NAMES.join(", ");
                 return Err(refused("ortho", format!("`{other}` is unknown; known: {known}")));
