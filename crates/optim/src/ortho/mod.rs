@@ -72,9 +72,9 @@ impl Method {
 impl Ortho {
     /// A method by one of [`Method::NAMES`].
     ///
-    /// `coefficients` are those of newton-schulz (empty: `jordan`) and gram (empty: `you`): the name of
-    /// one of [`SETS`], or steps `a,b,c` with semicolons between. `steps` counts the steps, the last coefficients being
-    /// repeated; 0 is the method's own number. The exact methods work in f32 whatever `dtype` says.
+    /// `coefficients` are those of newton-schulz (empty: `jordan`) and gram (empty: `you`): the name of one of [`SETS`], or
+    /// steps `a,b,c` with semicolons between. `steps` counts the steps, the last coefficients being repeated; 0 is the
+    /// method's own number. The exact methods work in f32 whatever `dtype` says.
     pub fn parse(method: &str, coefficients: &str, steps: usize, dtype: DType) -> Result<Self> {
         if dtype == DType::F16 {
             return Err(refused("ortho_dtype", "must be f32 or bf16".into()));

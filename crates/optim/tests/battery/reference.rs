@@ -283,10 +283,9 @@ impl Reference {
             _ => 1.0,
         };
         let factor = |x: &Matrix| match (self.word("ortho"), self.word("coefficients")) {
-            ("newton-schulz", "you") => x.iterate(&YOU),
+            ("newton-schulz", "you") | ("gram", _) => x.iterate(&YOU),
             ("newton-schulz", _) => x.iterate(&JORDAN),
             ("polar-express", _) => x.iterate(&express(8)),
-            ("gram", _) => x.iterate(&express(5)),
             _ => x.polar(),
         };
         if !self.in_tiles() {
