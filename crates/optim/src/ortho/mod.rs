@@ -110,17 +110,23 @@ impl Ortho {
     ///
     /// The exact methods refuse what is not finite; the others give back what comes of it (see [`check_finite`]).
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.counted(x)?.0)
+    }
+
+    /// As [`Ortho::apply`], and how many matrices an exact method found to be rank-deficient.
+    pub(crate) fn counted(&self, x: &Tensor) -> Result<(Tensor, usize)> {
         if x.shape().len() != 3 || x.dtype() != DType::F32 || x.numel() == 0 {
             return Err(shape(format!("{x:?} is no bank of f32 matrices")));
         }
-        match &self.method {
-            Method::Svd { double } => svd::factor(x, *double),
-            Method::Polar => polar::factor(x),
+        let factor = match &self.method {
+            Method::Svd { double } => return svd::factor(x, *double),
+            Method::Polar => return polar::factor(x),
             Method::NewtonSchulz(steps) => fixed::factor(x, steps, self.dtype),
             Method::JordanBf16(steps) => published::factor(x, steps),
             Method::PolarExpress { steps } => fixed::factor(x, &coefficients::express(*steps), self.dtype),
             Method::Gram(steps) => gram::factor(x, steps, self.dtype),
-        }
+        }?;
+        Ok((factor, 0))
     }
 }
 

@@ -179,8 +179,8 @@ impl MatrixRule {
     }
 
     fn polar(&self, x: &Tensor, findings: &mut Findings) -> Result<Tensor> {
-        let polar = self.ortho.apply(x)?;
-        findings.deficient(0);
-        Ok(polar)
+        let (factor, deficient) = self.ortho.counted(x)?;
+        findings.deficient(deficient);
+        Ok(factor)
     }
 }

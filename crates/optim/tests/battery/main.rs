@@ -362,3 +362,24 @@ fn watching_changes_nothing_and_reports_its_columns() {
         assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{name} {settings}");
     }
 }
+
+#[test]
+fn rank_deficient_momenta_are_counted() {
+    let specs: Vec<ParamSpec> = shapes().into_iter().filter(|spec| spec.role == Role::Matrix).collect();
+    // The first rows made equal.
+    let tied = |spec: &ParamSpec, grad: &[f32], rows: usize| -> Vec<f32> {
+        let n = spec.shape[1];
+        (0..grad.len()).map(|i| grad[if i / n < rows { i % n } else { i }]).collect()
+    };
+    for ortho in ["polar", "svd"] {
+        for (rows, expected) in [(1, 0), (usize::MAX, specs.len())] {
+            let params = params(Precision::F32, specs.clone());
+            let mut run = Run::new("muon", &format!("ortho={ortho}"), Common::default(), &params);
+            let grads: Vec<Vec<f32>> =
+                specs.iter().zip(gradients(&specs, 1)).map(|(spec, g)| tied(spec, &g, rows)).collect();
+            let values = run.step(&params, &grads, RATES).values;
+            let found = values.iter().find(|(name, _)| *name == "ortho_deficient").unwrap().1;
+            assert_eq!(found as usize, expected, "{ortho}");
+        }
+    }
+}

@@ -13,12 +13,16 @@ use crate::error::Result;
 use crate::ortho::kernels;
 use crate::ortho::not_finite;
 
-/// The polar factors of a bank `[L, m, n]`.
-pub(super) fn factor(input: &Tensor) -> Result<Tensor> {
+/// The polar factors of a bank `[L, m, n]`, and how many members were rank-deficient.
+pub(super) fn factor(input: &Tensor) -> Result<(Tensor, usize)> {
     let out = Device::Cpu.empty(input.shape(), DType::F32)?;
     let (x, [m, n]) = (input.read(), [input.shape()[1], input.shape()[2]]);
-    out.write().par_chunks_mut(m * n).zip(x.par_chunks(m * n)).enumerate().try_for_each(
-        |(i, (out, x))| {
+    let deficient = out
+        .write()
+        .par_chunks_mut(m * n)
+        .zip(x.par_chunks(m * n))
+        .enumerate()
+        .map(|(i, (out, x))| {
             let largest =
                 x.iter().fold(0.0f32, |most, x| if x.is_nan() { f32::NAN } else { most.max(x.abs()) });
             if !x.iter().all(|x| x.is_finite()) {
@@ -26,15 +30,15 @@ pub(super) fn factor(input: &Tensor) -> Result<Tensor> {
             }
             if largest == 0.0 {
                 out.fill(0.0);
-                return Ok(());
+                return Ok(0);
             }
             let mut member = Member::new(x, [1, m, n], largest)?;
-            converge(&mut member)?;
+            let deficient = converge(&mut member)?;
             out.copy_from_slice(&member.x.read());
-            Ok(())
-        },
-    )?;
-    Ok(out)
+            Ok(deficient)
+        })
+        .try_reduce(|| 0, |a, b| Ok(a + b))?;
+    Ok((out, deficient))
 }
 
 /// One matrix, as a bank `[1, m, n]`.

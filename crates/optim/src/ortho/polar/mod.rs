@@ -29,14 +29,14 @@ const PURIFICATIONS: usize = 60;
 /// `norm_F(R^2 - R)` from which one more step of purification ends below 1e-7.
 const PURE: f64 = 2e-4;
 
-/// The polar factors of a bank `[L, m, n]`.
-pub(super) fn factor(input: &Tensor) -> Result<Tensor> {
+/// The polar factors of a bank `[L, m, n]`, and how many of its members were rank-deficient (zeros apart).
+pub(super) fn factor(input: &Tensor) -> Result<(Tensor, usize)> {
     match input.device() {
         Device::Cpu => host::factor(input),
         Device::Cuda(gpu) => {
             let mut bank = split::Bank::new(gpu, input)?;
-            converge(&mut bank)?;
-            Ok(bank.into_factor())
+            let deficient = converge(&mut bank)?;
+            Ok((bank.into_factor(), deficient))
         }
     }
 }
@@ -55,18 +55,25 @@ trait Iterate {
     fn rank(&self) -> usize;
 }
 
-fn converge(bank: &mut impl Iterate) -> Result<()> {
+/// Iterates to the end; how many members had to be purified.
+fn converge(bank: &mut impl Iterate) -> Result<usize> {
     // The last step leaves 5/8 norm(E)^3 in the Gram matrix, in one direction at worst: 2e-6 after division by sqrt(r).
     let close = (3.2e-6 * (bank.rank() as f64).sqrt()).cbrt();
+    let mut deficient = 0;
     for phase in &PHASES {
         bank.steps(phase.steps)?;
-        if phase.may_end && worst(&bank.distances()?)? <= close {
-            return bank.polish();
+        if phase.may_end {
+            let distances = bank.distances()?;
+            if worst(&distances)? <= close {
+                bank.polish()?;
+                return Ok(0);
+            }
+            deficient = distances.iter().filter(|&&distance| distance > close).count();
         }
     }
     for _ in 0..PURIFICATIONS {
         if worst(&bank.purify()?)? <= PURE {
-            return Ok(());
+            return Ok(deficient);
         }
     }
     let reason = format!("singular values did not settle in {PURIFICATIONS} steps of purification; use svd");
