@@ -9,6 +9,7 @@ use tensor::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::kernels::{SOURCE, THREADS};
+use crate::ortho::bf16;
 
 const BLOCK: usize = 1 << 14;
 
@@ -234,7 +235,7 @@ impl Round {
         let old = *w;
         *w = match self {
             Round::Keep => old + delta,
-            Round::Nearest => nearest(old + delta),
+            Round::Nearest => bf16(old + delta),
             Round::Stochastic(stream) => {
                 let random = (stream.bits(i as u64) >> 48) as u32;
                 f32::from_bits((old + delta).to_bits().wrapping_add(random) & 0xffff_0000)
@@ -248,12 +249,6 @@ impl Round {
             change.weight += f64::from(*w).powi(2);
         }
     }
-}
-
-/// The nearest bf16, ties to even.
-fn nearest(x: f32) -> f32 {
-    let bits = x.to_bits();
-    f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
 }
 
 fn total(changes: Vec<Change>, count: usize) -> Pending {

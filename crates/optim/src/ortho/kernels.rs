@@ -171,8 +171,8 @@ pub(super) fn round_bf16(t: &Tensor) {
     t.write().par_chunks_mut(1 << 14).for_each(|x| x.iter_mut().for_each(|x| *x = bf16(*x)));
 }
 
-/// To nearest, ties to even; NaN stays.
-pub(super) fn bf16(x: f32) -> f32 {
+/// The nearest bf16, ties to even; NaN stays.
+pub(crate) fn bf16(x: f32) -> f32 {
     if x.is_nan() {
         return x;
     }

@@ -27,7 +27,7 @@ use tensor::{DType, Tensor};
 
 use crate::error::{Error, Result};
 pub use coefficients::{Coefficients, SETS};
-pub(crate) use kernels::{SOURCE, normalized};
+pub(crate) use kernels::{SOURCE, bf16, normalized};
 pub use measure::error;
 
 /// How a polar factor is computed.
