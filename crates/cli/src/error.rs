@@ -173,7 +173,7 @@ fn of_tensor(error: &tensor::Error) -> u8 {
 fn of_optim(error: &optim::Error) -> u8 {
     match error {
         optim::Error::Unknown { .. } | optim::Error::Setting { .. } | optim::Error::Routing { .. } => FIT,
-        optim::Error::NotFinite { .. } | optim::Error::Matrix { .. } => DIVERGED,
+        optim::Error::NotFinite { .. } => DIVERGED,
         optim::Error::State(_) => INPUT,
         optim::Error::Tensor(error) => of_tensor(error),
     }

@@ -98,7 +98,8 @@ impl Case {
     fn gradient(&self, spec: &ParamSpec, step: u64, index: u64) -> Vec<f32> {
         let mut values = vec![0.0; spec.numel()];
         Stream::new(2 + step, index).fill_normal(&mut values, 0.1);
-        let noisy = matches!(self.optimizer, "orthonoise" | "isotropic");
+        let noisy =
+            crate::find(self.optimizer).is_ok_and(|row| row.keys().iter().any(|key| key.name == "adaptive"));
         if noisy && spec.role == Role::Matrix && index.is_multiple_of(2) {
             let n = spec.shape[1];
             let (mut left, mut right) = (vec![0.0; spec.shape[0]], vec![0.0; n]);

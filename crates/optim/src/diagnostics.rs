@@ -7,8 +7,9 @@
 //! | `update_survival` | norm of what the weights of record really moved over the norm asked for; `.matrices`, `.rest`: by rule |
 //! | `unchanged_share` | share of weights that did not change |
 //! | `noise_added`, `noise_skipped` | matrices that got noise, and that the adaptive trigger left alone |
-//! | `ortho_deficient` | matrices that the orthogonaliser found to be rank-deficient |
-//! | `orth_error` | worst [`ortho::error`] of one update of each bank |
+//! | `ortho_failures` | updates that came out of the orthogonaliser not finite, by bank; must read 0 |
+//! | `ortho_deficient` | matrices that polar or svd found to be rank-deficient |
+//! | `orth_error` | worst [`ortho::error`] of one factor of each bank (of each kind of tile) |
 //! | `erank`, `stable_rank` | of the momenta, mean over all matrices (see [`spectrum`](crate::spectrum)) |
 //! | `weight_entropy` | SVD entropy of the weights, mean over all matrices |
 //!
@@ -32,11 +33,26 @@ pub enum Watch {
     Full,
 }
 
+/// What an optimizer has that diagnostics tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Weights of the matrix rule.
+    Matrices,
+    /// Other weights.
+    Rest,
+    /// Noise.
+    Noise,
+    /// An orthogonaliser that finds the rank of a matrix.
+    Ranks,
+}
+
 /// What the rules found in one step.
 #[derive(Default)]
 pub struct Findings {
     /// Whether the rule at work is the matrix rule.
     matrices: bool,
+    /// Whether factors are looked at closely.
+    full: bool,
     changes: Vec<(bool, Pending)>,
     noise_added: usize,
     noise_skipped: usize,
@@ -47,25 +63,34 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub(crate) fn columns(watch: Watch, matrices: bool, rest: bool, noisy: bool) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        let mut add = |wanted: bool, more: &[&'static str]| {
-            if wanted {
-                names.extend_from_slice(more);
-            }
-        };
-        let (cheap, full) = (watch >= Watch::Cheap, watch == Watch::Full);
-        add(cheap && matrices, &["update_rms.matrices", "weight_rms.matrices", "update_survival.matrices"]);
-        add(cheap && rest, &["update_rms.rest", "weight_rms.rest", "update_survival.rest"]);
-        add(cheap, &["update_survival", "unchanged_share"]);
-        add(cheap && noisy, &["noise_added", "noise_skipped"]);
-        add(cheap && matrices, &["ortho_deficient"]);
-        add(full && matrices, &["orth_error", "erank", "stable_rank", "weight_entropy"]);
-        names
+    /// Names in order.
+    pub(crate) fn columns(watch: Watch, sources: &[Source]) -> Vec<&'static str> {
+        use Source::{Matrices, Noise, Ranks, Rest};
+        let (off, cheap) = (Watch::Off, Watch::Cheap);
+        let table: [(Watch, Option<Source>, &[&'static str]); 7] = [
+            (
+                off,
+                Some(Matrices),
+                &["update_rms.matrices", "weight_rms.matrices", "update_survival.matrices"],
+            ),
+            (off, Some(Rest), &["update_rms.rest", "weight_rms.rest", "update_survival.rest"]),
+            (off, None, &["update_survival", "unchanged_share"]),
+            (off, Some(Noise), &["noise_added", "noise_skipped"]),
+            (off, Some(Matrices), &["ortho_failures"]),
+            (off, Some(Ranks), &["ortho_deficient"]),
+            (cheap, Some(Matrices), &["orth_error", "erank", "stable_rank", "weight_entropy"]),
+        ];
+        let has = |source: Option<Source>| source.is_none_or(|source| sources.contains(&source));
+        table
+            .iter()
+            .filter(|(beyond, source, _)| watch > *beyond && has(*source))
+            .flat_map(|(.., names)| names.iter().copied())
+            .collect()
     }
 
-    pub(crate) fn begin(&mut self, matrices: bool) {
+    pub(crate) fn begin(&mut self, matrices: bool, watch: Watch) {
         self.matrices = matrices;
+        self.full = watch == Watch::Full;
     }
 
     pub(crate) fn moved(&mut self, changes: Vec<Pending>) {
@@ -78,27 +103,29 @@ impl Findings {
         self.noise_skipped += skipped;
     }
 
-    pub(crate) fn deficient(&mut self, count: usize) {
-        self.deficient += count;
+    /// Takes down a bank of factors as the orthogonaliser gave them, so many of which were rank-deficient.
+    pub(crate) fn factor(&mut self, factors: &Tensor, deficient: usize) -> Result<()> {
+        self.deficient += deficient;
+        if self.full {
+            self.orth_error = self.orth_error.max(ortho::error(&in_f32(&factors.range(0, 1))?)?);
+        }
+        Ok(())
     }
 
-    /// Looks closely at a bank: momenta, one of its updates, weights.
-    pub(crate) fn look(&mut self, momenta: &Tensor, update: &Tensor, weights: &Tensor) -> Result<()> {
-        let update = update.range(0, 1);
-        let update = if update.dtype() == DType::BF16 { update.cast(DType::F32)? } else { update };
-        self.orth_error = self.orth_error.max(ortho::error(&update)?);
+    /// Looks closely at a bank's momenta and weights.
+    pub(crate) fn look(&mut self, momenta: &Tensor, weights: &Tensor) -> Result<()> {
         self.momenta.extend(spectrum::spectrum(momenta)?);
-        let weights =
-            if weights.dtype() == DType::BF16 { weights.cast(DType::F32)? } else { weights.clone() };
-        self.weights.extend(spectrum::spectrum(&weights)?);
+        self.weights.extend(spectrum::spectrum(&in_f32(weights)?)?);
         Ok(())
     }
 
     /// The values of `columns`, waiting for what a GPU still works on.
     pub(crate) fn values(self, columns: &[&'static str]) -> Result<Vec<(&'static str, f64)>> {
         let (mut matrices, mut rest) = (Change::default(), Change::default());
+        let mut failures = 0;
         for (of_matrices, change) in self.changes {
             let change = change.resolve()?;
+            failures += usize::from(of_matrices && !change.asked.is_finite());
             if of_matrices { matrices += change } else { rest += change }
         }
         let mut all = matrices;
@@ -119,6 +146,7 @@ impl Findings {
             "unchanged_share" => all.unchanged / all.count,
             "noise_added" => self.noise_added as f64,
             "noise_skipped" => self.noise_skipped as f64,
+            "ortho_failures" => failures as f64,
             "ortho_deficient" => self.deficient as f64,
             "orth_error" => f64::from(self.orth_error),
             "erank" => mean(&self.momenta, |s| s.erank),
@@ -128,4 +156,8 @@ impl Findings {
         };
         Ok(columns.iter().map(|&name| (name, value(name))).collect())
     }
+}
+
+fn in_f32(x: &Tensor) -> Result<Tensor> {
+    Ok(if x.dtype() == DType::BF16 { x.cast(DType::F32)? } else { x.clone() })
 }

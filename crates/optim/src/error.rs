@@ -24,23 +24,13 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A gradient with a NaN or an infinity; nothing was changed.
-    #[error("the gradient of {weight} is not finite; weights and optimizer state are untouched")]
+    /// A gradient with a NaN or an infinity, or with a norm beyond 1e36; nothing was changed.
+    #[error(
+        "the gradient of {weight} is not finite, or beyond 1e36; weights and optimizer state are untouched"
+    )]
     NotFinite {
         /// Name of the first such weight.
         weight: String,
-    },
-    /// A matrix with a NaN or an infinity, or one on which a method failed.
-    #[error("{method}: matrix {member} of the bank {shape:?} {reason}")]
-    Matrix {
-        /// The orthogonaliser.
-        method: &'static str,
-        /// Index in the bank.
-        member: usize,
-        /// Shape of the bank.
-        shape: Vec<usize>,
-        /// What is wrong with it.
-        reason: String,
     },
     /// A state to continue from that is not this optimizer's.
     #[error("optimizer state: {0}")]

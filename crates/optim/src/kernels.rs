@@ -136,9 +136,7 @@ pub(crate) fn scale_above(m: &Tensor, g: &Tensor, thresholds: &Tensor, factor: f
     match m.device() {
         Device::Cpu => {
             let (g, thresholds) = (g.read(), thresholds.read());
-            let members = m.write();
-            let mut members = members;
-            members.par_chunks_mut(size).zip(g.par_chunks(size)).zip(&thresholds[..]).for_each(
+            m.write().par_chunks_mut(size).zip(g.par_chunks(size)).zip(&thresholds[..]).for_each(
                 |((m, g), threshold)| {
                     m.iter_mut().zip(g).filter(|(_, g)| g.abs() > *threshold).for_each(|(m, _)| *m *= factor);
                 },

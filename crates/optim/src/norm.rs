@@ -6,7 +6,10 @@ use tensor::params::{Bank, Params};
 use crate::error::{Error, Result};
 use crate::kernels;
 
-/// Global L2 norm of all gradients; an error names the first weight whose gradient is not finite.
+/// The largest norm of gradients that is stepped by: a momentum is at most 20 times that, which f32 still holds.
+const LARGEST: f64 = 1e36;
+
+/// Global L2 norm of all gradients; an error names the first weight whose gradient is not finite, or beyond 1e36.
 pub fn gradient_norm(params: &Params) -> Result<f64> {
     let banks = params.banks();
     let squares: Vec<f64> = match params.device() {
@@ -19,12 +22,13 @@ pub fn gradient_norm(params: &Params) -> Result<f64> {
         }
     };
     let total: f64 = squares.iter().sum();
-    if total.is_finite() {
+    let fits = |square: f64| square.sqrt() <= LARGEST;
+    if fits(total) {
         return Ok(total.sqrt());
     }
     for bank in banks {
         let squares = kernels::member_squares(&bank.grad)?;
-        if let Some(i) = squares.iter().position(|square| !square.is_finite()) {
+        if let Some(i) = squares.iter().position(|&square| !fits(square)) {
             return Err(Error::NotFinite { weight: params.specs()[bank.members[i]].name.clone() });
         }
     }

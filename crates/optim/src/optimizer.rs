@@ -6,7 +6,7 @@ use tensor::Tensor;
 use tensor::params::{Bank, ParamSpec, Params};
 use tensor::random::Stream;
 
-use crate::diagnostics::{Findings, Watch};
+use crate::diagnostics::{Findings, Source, Watch};
 use crate::error::{Error, Result};
 use crate::norm::gradient_norm;
 use crate::record::{Record, Rounding};
@@ -75,7 +75,8 @@ pub struct Optimizer {
     rules: Vec<Claim>,
     common: Common,
     steps: u64,
-    noisy: bool,
+    /// What its diagnostics tell of.
+    sources: Vec<Source>,
 }
 
 struct Claim {
@@ -98,16 +99,17 @@ impl Optimizer {
         let row = crate::find(name)?;
         let settings = Settings::new(row.name, &row.keys(), given)?;
         routing::check_claims(params)?;
-        let mut noisy = false;
+        let mut sources = Vec::new();
         let mut rules = Vec::new();
         for bank in params.banks() {
             let (rule, matrices): (Box<dyn Rule>, bool) = match row.build {
                 Build::AdamW => (Box::new(AdamW::new(&common.adamw, bank)?), false),
                 Build::Matrices(build) => {
                     let plan = build(&settings)?;
-                    noisy |= plan.noise.is_some();
                     let spec = &params.specs()[bank.members[0]];
                     if plan.route.takes(bank.role, &bank.shape) {
+                        sources.extend(plan.noise.as_ref().map(|_| Source::Noise));
+                        sources.extend(plan.ortho.finds_ranks().then_some(Source::Ranks));
                         (Box::new(plan.rule(bank, spec)?), true)
                     } else {
                         (Box::new(AdamW::new(&common.adamw, bank)?), false)
@@ -115,10 +117,11 @@ impl Optimizer {
                 }
             };
             let keys = bank.members.iter().map(|&i| key_of(&params.specs()[i])).collect();
+            sources.push(if matrices { Source::Matrices } else { Source::Rest });
             let own_rate = matrices || matches!(row.build, Build::AdamW);
             rules.push(Claim { rule, matrices, own_rate, keys });
         }
-        Ok(Optimizer { rules, common: *common, steps: 0, noisy })
+        Ok(Optimizer { rules, common: *common, steps: 0, sources })
     }
 
     /// Steps done so far.
@@ -128,15 +131,13 @@ impl Optimizer {
 
     /// The names of all diagnostics that a step with this watch may report, in order.
     pub fn columns(&self, watch: Watch) -> Vec<&'static str> {
-        let matrices = self.rules.iter().any(|claim| claim.matrices);
-        let rest = self.rules.iter().any(|claim| !claim.matrices);
-        Findings::columns(watch, matrices, rest, self.noisy)
+        Findings::columns(watch, &self.sources)
     }
 
     /// One step from the gradients in the banks; also renews the weights that the forward pass reads.
     ///
-    /// A gradient that is not finite is an error, and leaves weights and state as they were. Clipping scales the
-    /// gradients in place.
+    /// Gradients that are not finite, or of a norm beyond 1e36, whose sums would not be, are an error that leaves weights
+    /// and state as they were. Clipping scales the gradients in place.
     pub fn step(&mut self, params: &Params, rates: Rates, watch: Watch) -> Result<Report> {
         let grad_norm = gradient_norm(params)?;
         let clip = f64::from(self.common.clip);
@@ -150,7 +151,7 @@ impl Optimizer {
         for (claim, bank) in self.rules.iter_mut().zip(params.banks()) {
             let Claim { rule, matrices, own_rate, keys } = claim;
             let rate = if *own_rate { rates.matrices } else { rates.rest };
-            findings.begin(*matrices);
+            findings.begin(*matrices, watch);
             let step = Step { bank, keys, number, rate, common: &self.common, watch };
             rule.step(&step, &mut findings)?;
         }

@@ -9,8 +9,9 @@ use crate::error::Result;
 /// Singular values up to this share of the largest count as zero: 4 eps.
 const ZERO: f32 = 4.0 * f32::EPSILON;
 
-/// `U_r V_r^T` of the members of a bank, and how many of them were rank-deficient (zeros apart; not counted in f64). The bank is scaled by powers of two first, so that no size of its entries
-/// overflows or vanishes.
+/// `U_r V_r^T` of the members of a bank, and how many of them were rank-deficient (zeros apart; not counted in f64).
+///
+/// The bank is scaled by powers of two first, so that no size of its entries overflows or vanishes.
 pub(super) fn factor(input: &Tensor, double: bool) -> Result<(Tensor, usize)> {
     let largest = kernels::largest(input)?;
     if let Some(member) = largest.iter().position(|x| !x.is_finite()) {

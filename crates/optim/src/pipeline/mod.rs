@@ -78,6 +78,11 @@ pub(crate) struct OrthoPlan {
 }
 
 impl OrthoPlan {
+    /// Whether the method tells rank-deficient matrices.
+    pub fn finds_ranks(&self) -> bool {
+        matches!(&*self.method, "polar" | "svd")
+    }
+
     fn build(&self) -> Result<Ortho> {
         Ortho::parse(&self.method, &self.coefficients, self.steps, self.dtype)
     }

@@ -76,10 +76,8 @@ impl Noise {
             }
     }
 
-    /// The noise for a bank of matrices `[K, m, n]` and how many of them get some; none if no matrix does.
-    ///
-    /// `keys` are the streams of the matrices; `transposed` where they are stored `[in, out]`.
-    pub fn draw(&self, place: &Place) -> Result<(Option<Tensor>, usize)> {
+    /// The noise for a bank of matrices `[K, m, n]`; none if no matrix gets any.
+    pub fn draw(&self, place: &Place) -> Result<Option<Drawn>> {
         let [count, m, n] = *place.momenta.shape() else { panic!("{:?} is no bank", place.momenta) };
         let chosen: Vec<usize> = match self.threshold {
             None => (0..count).collect(),
@@ -90,7 +88,7 @@ impl Noise {
             }
         };
         if chosen.is_empty() {
-            return Ok((None, 0));
+            return Ok(None);
         }
         let keys: Vec<u64> = chosen.iter().map(|&i| place.keys[i]).collect();
         let device = place.momenta.device();
@@ -103,11 +101,19 @@ impl Noise {
             let eps = alpha * squares[i].sqrt();
             kernels::axpby(&noise.slot(i), 0.0, &drawn.slot(drawn_at), eps as f32)?;
         }
-        Ok((Some(noise), chosen.len()))
+        Ok(Some(Drawn { noise, members: chosen }))
     }
 }
 
-/// The matrices that noise is drawn for.
+/// Noise, scaled.
+pub(crate) struct Drawn {
+    /// `[K, m, n]`, zeros for matrices that get none.
+    pub noise: Tensor,
+    /// Those that get some.
+    pub members: Vec<usize>,
+}
+
+/// The matrices that noise is drawn for: their streams are `keys`; `transposed` where they are stored `[in, out]`.
 pub(crate) struct Place<'a> {
     pub momenta: &'a Tensor,
     pub gradients: &'a Tensor,

@@ -3,7 +3,7 @@
 use tensor::params::Bank;
 use tensor::{DType, Tensor};
 
-use super::noise::Place;
+use super::noise::{Drawn, Place};
 use super::{MatrixRule, Plan};
 use crate::diagnostics::{Findings, Watch};
 use crate::error::Result;
@@ -33,7 +33,7 @@ impl Rule for MatrixRule {
         }
         let update = self.update(step, findings)?;
         if step.watch == Watch::Full {
-            findings.look(&self.buffer, &update.tensor, weight)?;
+            findings.look(&self.buffer, weight)?;
         }
         if let (Some(neurons), Some(moments)) = (&self.plan.neurons, &self.moments) {
             let target = 0.2 * ((shape[0] * shape[1]) as f64).sqrt() as f32;
@@ -117,7 +117,7 @@ impl MatrixRule {
             .iter()
             .flat_map(|key| (0..each).map(move |tile| key.wrapping_add((at as u64) << 32 | tile)))
             .collect();
-        let (drawn, added) = noise.draw(&Place {
+        let drawn = noise.draw(&Place {
             momenta: &momenta,
             gradients: &unit.gather(&step.bank.grad)?,
             transposed: step.bank.out_axis == 1,
@@ -125,9 +125,10 @@ impl MatrixRule {
             number: step.number,
             keys: &keys,
         })?;
+        let added = drawn.as_ref().map_or(0, |drawn| drawn.members.len());
         findings.noise(added, keys.len() - added);
         let mut x = x;
-        if let Some(drawn) = drawn {
+        if let Some(Drawn { noise: drawn, members }) = drawn {
             // A copy: `x` may be the buffer itself.
             let sum = x.cast(DType::F32)?;
             kernels::axpby(&sum, 1.0, &drawn, 1.0)?;
@@ -139,10 +140,9 @@ impl MatrixRule {
                     unit.scatter_add(&drawn, &self.buffer)?;
                 }
             }
-        }
-        if noise.reorthogonalize > 0 {
-            let steps = vec![CUBIC; noise.reorthogonalize];
-            x = Ortho { method: Method::NewtonSchulz(steps), dtype: DType::F32 }.apply(&x)?;
+            if noise.reorthogonalize > 0 {
+                reorthogonalize(&x, &members, noise.reorthogonalize)?;
+            }
         }
         if self.plan.self_gate {
             let how = Compose { nesterov: None, gate: self.plan.gate, self_gate: true };
@@ -180,7 +180,22 @@ impl MatrixRule {
 
     fn polar(&self, x: &Tensor, findings: &mut Findings) -> Result<Tensor> {
         let (factor, deficient) = self.ortho.counted(x)?;
-        findings.deficient(deficient);
+        findings.factor(&factor, deficient)?;
         Ok(factor)
     }
+}
+
+/// So many cubic Newton-Schulz steps on these members of `x [K, m, n]`, in place, each from norm 1.
+fn reorthogonalize(x: &Tensor, members: &[usize], steps: usize) -> Result<()> {
+    let [_, m, n] = *x.shape() else { panic!("{x:?} is no bank of matrices") };
+    let chosen = x.device().empty(&[members.len(), m, n], DType::F32)?;
+    for (slot, &member) in members.iter().enumerate() {
+        x.slot(member).cast_into(&chosen.slot(slot))?;
+    }
+    let ortho = Ortho { method: Method::NewtonSchulz(vec![CUBIC; steps]), dtype: DType::F32 };
+    let chosen = ortho.apply(&chosen)?;
+    for (slot, &member) in members.iter().enumerate() {
+        chosen.slot(slot).cast_into(&x.slot(member))?;
+    }
+    Ok(())
 }

@@ -129,6 +129,11 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
             assert!(matches!(&error, Error::NotFinite { weight: w } if w == weight), "{name}: {error}");
             assert!(run.everything(&params) == before, "{name} {settings}");
         }
+        // Gradients whose sums would overflow are refused too.
+        let mut grads = gradients(params.specs(), 2);
+        grads[1][7] = 2e36;
+        assert!(matches!(run.try_step(&params, &grads, RATES), Err(Error::NotFinite { .. })), "{name}");
+        assert!(run.everything(&params) == before, "{name} {settings}");
         // Huge but finite gradients are stepped by.
         let mut grads = gradients(params.specs(), 2);
         grads[1].iter_mut().for_each(|x| *x *= 1e30);
@@ -357,6 +362,12 @@ fn watching_changes_nothing_and_reports_its_columns() {
             let names: Vec<_> = report.values.iter().map(|(name, _)| *name).collect();
             assert_eq!(names, run.columns(watch), "{name}");
             assert!(report.values.iter().all(|(_, value)| value.is_finite()), "{name}: {:?}", report.values);
+            let value = |name: &str| report.values.iter().find(|(known, _)| *known == name).map(|(_, x)| *x);
+            assert!(value("ortho_failures").is_none_or(|count| count < 0.5), "{name} {settings}");
+            // The exact methods are exact, tiles, splits and scales or not.
+            if let (Some(error), Some(_)) = (value("orth_error"), value("ortho_deficient")) {
+                assert!(error <= 1e-5, "{name} {settings}: {error:.1e}");
+            }
             results.push(run.everything(&params));
         }
         assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{name} {settings}");
@@ -382,4 +393,18 @@ fn rank_deficient_momenta_are_counted() {
             assert_eq!(found as usize, expected, "{ortho}");
         }
     }
+}
+
+/// The cubic steps belong to the noise: a matrix that gets none goes to the orthogonaliser as it is, which shows where
+/// that is not exact.
+#[test]
+fn matrices_without_noise_are_stepped_as_by_muon() {
+    let step = |name: &str, settings: &str| {
+        let params = params(Precision::F32, shapes());
+        let mut run = Run::new(name, settings, Common::default(), &params);
+        run.step(&params, &gradients(params.specs(), 1), RATES);
+        (0..params.specs().len()).map(|i| params.weight(i).unwrap()).collect::<Vec<_>>()
+    };
+    let inexact = "ortho=newton-schulz ortho_dtype=f32";
+    assert!(step("orthonoise", &format!("{inexact} rank_threshold=0")) == step("muon", inexact));
 }

@@ -13,6 +13,7 @@ pub const VARIANTS: &[(&str, &str)] = &[
     ("muon", "ortho=gram"),
     ("muon", "ortho=polar-express ortho_steps=8"),
     ("muon", "split=heads route=all-2d"),
+    ("block-muon", "block_size=16 ortho=polar"),
     ("muon", "nesterov=true scale=spectral weight_decay=0.1 momentum=0.9"),
     ("nolah", "gate=sigmoid momentum_scale=0.9"),
     ("nolah", "gate=relu quantile=0.5"),
