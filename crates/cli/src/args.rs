@@ -101,7 +101,7 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "N", help_heading = "Optimizer")]
     block_size: Option<String>,
 
-    /// Start from the published set-up, flaws included, instead of the defaults
+    /// Start from the published set-up, with those of its flaws that are a setting, instead of the defaults
     #[arg(long, help_heading = "Recipe")]
     published: bool,
     /// Take the recipe from a TOML file; flags and environment go over it

@@ -135,7 +135,7 @@ fn of_train(error: &train::Error) -> u8 {
 fn of_recipe(error: &recipe::Error) -> u8 {
     match error {
         recipe::Error::Read { .. } | recipe::Error::Syntax { .. } => INPUT,
-        recipe::Error::Vocabulary { .. } => FIT,
+        recipe::Error::Vocabulary { .. } | recipe::Error::Precision { .. } => FIT,
         recipe::Error::Model(error) => of_models(error),
         recipe::Error::UnknownKey { from, .. } | recipe::Error::Value { from, .. } => {
             if matches!(from, Origin::Flag(_)) { USAGE } else { FIT }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use optim::{LrHint, Row};
-use train::recipe::{KEYS, Kind};
+use train::recipe::{self, KEYS, Kind};
 
 use crate::error::Usage;
 use crate::output::{columns, print};
@@ -42,11 +42,10 @@ fn one(row: &Row) -> String {
         let (kind, default) = Kind::of(key);
         [format!("optimizer.{}", key.name), default.to_string(), kind.describe(), key.help.to_string()]
     }));
-    rows.extend(
-        KEYS.iter()
-            .filter(|key| key.name.starts_with("optimizer.adamw."))
-            .map(|key| [key.name.to_string(), String::new(), key.kind.describe(), key.help.to_string()]),
-    );
+    rows.extend(KEYS.iter().filter(|key| key.name.starts_with("optimizer.adamw.")).map(|key| {
+        let default = recipe::default(key.name).map_or(String::new(), |value| value.to_string());
+        [key.name.to_string(), default, key.kind.describe(), key.help.to_string()]
+    }));
     format!(
         "{}: {}\n{} bytes of state for each entry of a matrix\n\n{}\n\n{}",
         row.name,

@@ -18,7 +18,7 @@ pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
     let device = Device::parse(&resolved.recipe.train.device)?;
     let machine = machine::Found::on(device)?;
     let precision = resolved.recipe.train.precision.on(machine.place.device.is_cuda());
-    resolved.settle(&machine.flag, precision);
+    resolved.settle(&machine.flag, precision)?;
     if args.dry_run {
         return dry_run::show(&resolved, &machine);
     }

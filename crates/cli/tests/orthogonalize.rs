@@ -91,6 +91,11 @@ fn what_cannot_be_orthogonalized_is_named() {
     }
     assert_eq!(muon.files(), ["x.safetensors"]);
 
+    let no_folder = ["lab", "orthogonalize", "--in", "none", "--out", "no/y", "--method", "polar"];
+    assert!(muon.fails(&no_folder, 3).contains("there is no folder no;"));
+    let told = muon.fails(&[&args[..], &["polar", "--steps", "3"]].concat(), 2);
+    assert!(told.contains("--steps 3: polar"), "{told}");
+
     write(&path, &Tensors::from([("vector", f32s(&[7], 0.3))]));
     let told = muon.fails(&[&args[..], &["polar"]].concat(), 3);
     assert!(told.contains("no tensor with two or three axes"), "{told}");
@@ -98,6 +103,46 @@ fn what_cannot_be_orthogonalized_is_named() {
     assert!(told.contains("polr") && told.contains("newton-schulz"), "{told}");
     let told = muon.fails(&[&args[..], &["gram", "--coefficients", "1,2"]].concat(), 4);
     assert!(told.contains("1,2") && told.contains("jordan"), "{told}");
+}
+
+#[test]
+fn what_is_no_matrix_is_skipped_and_named() {
+    let muon = Muon::new();
+    let path = muon.dir().join("x.safetensors");
+    let ids = (Dtype::I64, vec![2], vec![0; 16]);
+    let none = (Dtype::F32, vec![0, 3], vec![]);
+    let mut tensors = Tensors::from([("ids", ids), ("none", none), ("wide", f32s(&[3, 4], 0.2))]);
+    write(&path, &tensors);
+    let args = ["lab", "orthogonalize", "--in", "x.safetensors", "--out", "y.safetensors", "--method"];
+    let output = muon.run(&[&args[..], &["polar"]].concat());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{told}");
+    assert_eq!(told, "note: x.safetensors: skipped ids [2], none [0, 3]\n");
+    // Rank and what holds on it are told of exact methods alone.
+    let cells = |method: &str| {
+        let shown = muon.shows(&[&args[..], &[method]].concat());
+        shown.lines().nth(1).expect("a row").split_whitespace().count()
+    };
+    assert_eq!(cells("polar"), cells("gram") + 2);
+    tensors.insert("table", (Dtype::I64, vec![2, 1], vec![0; 16]));
+    write(&path, &tensors);
+    let output = muon.run(&[&args[..], &["polar"]].concat());
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`table` is I64"));
+}
+
+#[test]
+fn the_benchmark_names_what_it_times() {
+    let muon = Muon::new();
+    let bench = ["bench", "optim", "--device", "cpu", "--repeats", "1", "--no-steps"];
+    let told = muon.fails(&[&bench[..], &["--only", "polr"]].concat(), 2);
+    assert!(
+        told.contains("--only polr") && told.contains("`polar, f32`") && told.contains("--svd"),
+        "{told}"
+    );
+    assert!(muon.fails(&[&bench[..], &["--condition", "0.5"]].concat(), 2).contains("a number from 1"));
+    let shown = muon.shows(&[&bench[..], &["--only", "polar"]].concat());
+    assert!(shown.contains("polar, f32") && !shown.contains("polar-express"), "{shown}");
 }
 
 #[test]

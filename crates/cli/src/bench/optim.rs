@@ -13,6 +13,7 @@ use tensor::params::Role;
 use tensor::{DType, Device, Precision, Tensor};
 
 use super::{banks, zoo};
+use crate::error::Usage;
 use crate::output::{columns, print};
 
 /// Flags of `bench optim`.
@@ -24,13 +25,13 @@ pub struct OptimArgs {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Give the matrices singular values in equal ratios down to 1/X; unset, their entries are normal
-    #[arg(long, value_name = "X")]
+    /// Give the matrices singular values in equal ratios down to 1/X, X from 1; unset, their entries are normal
+    #[arg(long, value_name = "X", value_parser = condition)]
     condition: Option<f32>,
     /// Time the singular value decomposition too, once
     #[arg(long)]
     svd: bool,
-    /// Only orthogonalisers whose name contains this, such as gram
+    /// Only this orthogonaliser, such as polar or gram; or all whose name contains this, such as jordan
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Time no whole optimizer steps
@@ -40,7 +41,7 @@ pub struct OptimArgs {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
     /// Instead of a model, a zoo of difficult matrices: how exact svd and polar are on this device
-    #[arg(long, conflicts_with_all = ["model", "condition", "svd", "no_steps", "repeats"])]
+    #[arg(long, conflicts_with_all = ["model", "condition", "svd", "only", "no_steps", "repeats"])]
     zoo: bool,
 }
 
@@ -50,6 +51,7 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
     if args.zoo {
         return zoo::run(&device);
     }
+    let methods = methods(args.svd, args.only.as_deref())?;
     let path = Path::new(&args.model);
     let config = if path.is_dir() { Config::load(path)? } else { presets::find(&args.model)?.config() };
     let model = Model::new(config, &device, Precision::F32, 1)?;
@@ -80,8 +82,7 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
 
     let head = ["orthogonaliser", "ms", "range", "TFLOP/s", "orthogonality", "asymmetry"];
     let mut rows = vec![head.map(String::from)];
-    let only = args.only.as_deref().unwrap_or_default();
-    for (name, method) in methods(args.svd)?.into_iter().filter(|(name, _)| name.contains(only)) {
+    for (name, method) in methods {
         let exact = matches!(method.method, Method::Svd { .. });
         let (runs, warm) = if exact { (1, 0) } else { (args.repeats, 2) };
         let mut results = Vec::new();
@@ -143,7 +144,13 @@ const STEPS: [(&str, &[(&str, &str)]); 5] = [
     ("nolah", &[("ortho", "polar")]),
 ];
 
-fn methods(svd: bool) -> anyhow::Result<Vec<(String, Ortho)>> {
+fn condition(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|x: &f32| x.is_finite() && *x >= 1.0);
+    number.ok_or_else(|| "takes a number from 1".into())
+}
+
+/// What is timed, by name: all, or those that `only` names.
+fn methods(svd: bool, only: Option<&str>) -> anyhow::Result<Vec<(String, Ortho)>> {
     let mut words = vec![
         ("newton-schulz", "jordan", 0, DType::BF16),
         ("newton-schulz", "you", 0, DType::BF16),
@@ -158,7 +165,12 @@ fn methods(svd: bool) -> anyhow::Result<Vec<(String, Ortho)>> {
     if svd {
         words.push(("svd", "", 0, DType::F32));
     }
-    let named = |(method, coefficients, steps, dtype)| {
+    // The name of one, such as polar, does not stand for others that contain it.
+    let whole = words.iter().any(|(method, ..)| Some(*method) == only);
+    if let (true, Some(only)) = (whole, only) {
+        words.retain(|(method, ..)| *method == only);
+    }
+    let named = |(method, coefficients, steps, dtype)| -> anyhow::Result<_> {
         let ortho = Ortho::parse(method, coefficients, steps, dtype)?;
         let count = match &ortho.method {
             Method::NewtonSchulz(steps) | Method::JordanBf16(steps) | Method::Gram(steps) => {
@@ -171,7 +183,20 @@ fn methods(svd: bool) -> anyhow::Result<Vec<(String, Ortho)>> {
         let gap = if coefficients.is_empty() { "" } else { " " };
         Ok((format!("{method}{gap}{coefficients}{count}, {dtype}"), ortho))
     };
-    words.into_iter().map(named).collect()
+    let mut all = words.into_iter().map(named).collect::<anyhow::Result<Vec<_>>>()?;
+    if let (false, Some(only)) = (whole, only) {
+        let known: Vec<String> = all.iter().map(|(name, _)| format!("`{name}`")).collect();
+        all.retain(|(name, _)| name.contains(only));
+        if all.is_empty() {
+            let more = if svd { "" } else { "; and with --svd `svd, f32`" };
+            let told = format!(
+                "--only {only}: no orthogonaliser has this name; there are {}{more}",
+                known.join(", ")
+            );
+            return Err(Usage(told).into());
+        }
+    }
+    Ok(all)
 }
 
 /// Seconds of each run, sorted.

@@ -38,6 +38,7 @@ pub struct ForwardArgs {
 
 /// Computes and writes; nothing is written unless everything succeeded.
 pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
+    tensors::check_out(&args.out)?;
     let (ids, [batch, len]) = read_ids(&args.tokens)?;
     let config = Config::load(&args.model)?;
     let vocab = config.vocab_size();

@@ -20,7 +20,7 @@ pub enum Lab {
     #[command(after_help = EXIT_CODES)]
     Kernels(kernels::KernelsArgs),
     /// Polar factors of the matrices in a file, by any method
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = orthogonalize::after_help())]
     Orthogonalize(orthogonalize::OrthogonalizeArgs),
     /// An optimizer over the gradients of a recorded trace, written down step by step
     #[command(after_help = EXIT_CODES)]

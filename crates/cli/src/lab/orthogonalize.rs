@@ -8,7 +8,7 @@ use optim::ortho::{self, Method, Ortho, measure};
 use tensor::{DType, Device, Tensor};
 
 use super::tensors;
-use crate::error::BadFile;
+use crate::error::{BadFile, EXIT_CODES, Usage};
 use crate::output::{columns, print};
 
 /// Flags of `lab orthogonalize`.
@@ -18,7 +18,7 @@ pub struct OrthogonalizeArgs {
     /// f32, bf16 or f16
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
-    /// How
+    /// How: polar, svd and svd-f64 are exact, the others take a fixed number of steps
     #[arg(long, value_name = "METHOD", value_parser = clap::builder::PossibleValuesParser::new(Method::NAMES))]
     method: String,
     /// Where to write the factors under their names, f32
@@ -44,16 +44,41 @@ pub struct OrthogonalizeArgs {
     device: String,
 }
 
+/// What `--help` says of the table, and the exit codes.
+pub fn after_help() -> String {
+    format!("{COLUMNS}\n\n{EXIT_CODES}")
+}
+
+const COLUMNS: &str = "\
+Columns, for a wide matrix X and its factor Y: R = Y Y^T, H = Y X^T (tall: Y^T Y, Y^T X), r the
+smaller side, |.| the Frobenius norm; each at its worst over a bank:
+  rank                 exact methods only: trace of R, rounded
+  orthogonality        |R - I| / sqrt(r): 0 for orthonormal rows (tall: columns)
+  on the rank          exact methods only: |R R - R| / sqrt(rank): 0 also where rank is missing
+  asymmetry            |H - H^T| / |H|: 0 for the polar factor, more where Y turns X
+  smallest eigenvalue  of (H + H^T) / 2, over |H|: below 0 where Y reverses a direction of X
+  residual             |X - X Y^T Y| / |X| (tall: Y Y^T X): what of X is outside the span of Y
+  ms                   time of the factors, all matrices of a bank together";
+
 /// Prints a row for every matrix, the worst one of each bank; nothing is written unless everything succeeded.
 pub fn run(args: &OrthogonalizeArgs) -> anyhow::Result<()> {
     let dtype = if args.dtype == "bf16" { DType::BF16 } else { DType::F32 };
+    let exact = matches!(args.method.as_str(), "polar" | "svd" | "svd-f64");
+    if exact && args.steps > 0 {
+        return Err(Usage(format!(
+            "--steps {}: {} takes the steps it needs; leave --steps out or choose another --method",
+            args.steps, args.method
+        ))
+        .into());
+    }
     let ortho = Ortho::parse(&args.method, &args.coefficients, args.steps.into(), dtype)?;
+    tensors::check_out(&args.out)?;
     let device = Device::parse(&args.device)?;
     let fail = |reason: String| BadFile { path: args.input.clone(), reason };
-    let mut given = tensors::read(&args.input)?;
-    given.retain(|_, (shape, _)| matches!(shape.len(), 2 | 3) && !shape.contains(&0));
+    let mut given =
+        tensors::read(&args.input, |_, shape| matches!(shape.len(), 2 | 3) && !shape.contains(&0))?;
     if given.is_empty() {
-        return Err(fail("no tensor with two or three axes".into()).into());
+        return Err(fail("no tensor with two or three axes and an entry".into()).into());
     }
     let head = [
         "tensor",
@@ -81,9 +106,9 @@ pub fn run(args: &OrthogonalizeArgs) -> anyhow::Result<()> {
         rows.push([
             name.clone(),
             shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" x "),
-            told.rank.to_string(),
+            if exact { told.rank.to_string() } else { String::new() },
             format!("{:.2e}", told.orthogonality),
-            format!("{:.2e}", told.projector),
+            if exact { format!("{:.2e}", told.projector) } else { String::new() },
             format!("{:.2e}", told.asymmetry),
             format!("{:.2e}", told.positivity),
             format!("{:.2e}", told.residual),

@@ -10,11 +10,12 @@ use clap::Args;
 use optim::{Optimizer, Rates, Watch};
 use tensor::Device;
 use tensor::params::{Init, ParamSpec, Params, Role};
-use train::recipe::{self, Recipe, Setting, Sources};
+use train::recipe::{self, Resolved, Setting, Sources};
 
 use super::tensors::{self, Tensors};
 use crate::args::{key_value, setting};
 use crate::error::BadFile;
+use crate::machine::Found;
 use crate::output::{columns, print};
 
 /// Flags of `lab replay`.
@@ -50,10 +51,14 @@ struct Trace {
 
 /// Steps through the trace; nothing is written unless everything succeeded.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
-    let recipe = recipe(args)?;
+    let mut resolved = resolve(args)?;
+    tensors::check_out(&args.out)?;
+    let machine = Found::on(Device::parse(&args.device)?)?;
+    let device = machine.place.device;
+    let precision = resolved.recipe.train.precision.on(device.is_cuda());
+    resolved.settle(&machine.flag, precision)?;
+    let recipe = resolved.recipe;
     let trace = Trace::read(&args.input)?;
-    let device = Device::parse(&args.device)?;
-    let precision = recipe.train.precision.on(device.is_cuda());
     let params = Params::new(&device, precision, trace.specs.clone())?;
     for (i, spec) in trace.specs.iter().enumerate() {
         params.set_weight(i, trace.values(&spec.name, "0"))?;
@@ -83,7 +88,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
 }
 
 /// The recipe that `--optimizer` and `--set` make; a bare key is one of the optimizer.
-fn recipe(args: &ReplayArgs) -> anyhow::Result<Recipe> {
+fn resolve(args: &ReplayArgs) -> anyhow::Result<Resolved> {
     let mut flags: Vec<Setting> = vec![setting("optimizer.name", &args.optimizer, "--optimizer")];
     for text in &args.set {
         let (key, value) = key_value(text)?;
@@ -97,14 +102,35 @@ fn recipe(args: &ReplayArgs) -> anyhow::Result<Recipe> {
             flags.push(setting(key, value, "lab replay"));
         }
     }
-    Ok(recipe::resolve(&Sources { flags: &flags, ..Sources::default() })?.recipe)
+    Ok(recipe::resolve(&Sources { flags: &flags, ..Sources::default() })?)
 }
 
 impl Trace {
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let tensors = tensors::read(path)?;
+        let tensors = tensors::read(path, |name, _| name == "rate" || step_of(name).is_some())?;
         let fail = |reason: String| BadFile { path: path.to_owned(), reason };
-        let (_, rates) = tensors.get("rate").ok_or_else(|| fail("no tensor `rate`".into()))?;
+        let (axes, rates) = tensors.get("rate").ok_or_else(|| fail("no tensor `rate`".into()))?;
+        if axes.len() != 1 {
+            let reason = format!("`rate` is {axes:?}; expected one axis, with one learning rate a step");
+            return Err(fail(reason).into());
+        }
+        let finite = |key: &str| match tensors[key].1.iter().find(|value| !value.is_finite()) {
+            Some(value) => Err(fail(format!("`{key}` holds {value}, which is not finite"))),
+            None => Ok(()),
+        };
+        finite("rate")?;
+        if rates.is_empty() {
+            return Err(fail("`rate` is empty: the trace has nothing to step through".into()).into());
+        }
+        let last = rates.len();
+        let beyond = |key: &&String| {
+            key.rsplit_once(".grad.")
+                .and_then(|(_, step)| step.parse().ok())
+                .is_some_and(|step: usize| step > last)
+        };
+        if let Some(key) = tensors.keys().find(beyond) {
+            return Err(fail(format!("`{key}` has no learning rate: `rate` has {last}, one a step")).into());
+        }
         let mut specs = Vec::new();
         for (name, (shape, _)) in
             tensors.iter().filter_map(|(key, value)| Some((key.strip_suffix(".0")?, value)))
@@ -114,19 +140,26 @@ impl Trace {
                 2 => Role::Matrix,
                 _ => return Err(fail(format!("`{name}.0` is {shape:?}; expected one axis or two")).into()),
             };
-            for step in 1..=rates.len() {
+            if shape.contains(&0) {
+                return Err(fail(format!("`{name}.0` is {shape:?}, which holds no number")).into());
+            }
+            finite(&format!("{name}.0"))?;
+            for step in 1..=last {
                 let key = format!("{name}.grad.{step}");
-                let (found, _) = tensors.get(&key).ok_or_else(|| fail(format!("no tensor `{key}`")))?;
+                let (found, _) = tensors
+                    .get(&key)
+                    .ok_or_else(|| fail(format!("no tensor `{key}`, but `rate` has {last} steps")))?;
                 if found != shape {
                     return Err(fail(format!("`{key}` is {found:?}, but `{name}.0` is {shape:?}")).into());
                 }
+                finite(&key)?;
             }
             let (name, shape) = (name.to_string(), shape.clone());
             specs.push(ParamSpec { name, shape, role, out_axis: 0, segments: Vec::new(), init: Init::Zeros });
         }
-        if specs.is_empty() || rates.is_empty() {
-            let what = if specs.is_empty() { "no tensor `<name>.0`" } else { "`rate` is empty" };
-            return Err(fail(format!("{what}: the trace has nothing to step through")).into());
+        if specs.is_empty() {
+            let reason = "no tensor `<name>.0`: the trace has nothing to step through".into();
+            return Err(fail(reason).into());
         }
         Ok(Trace { specs, rates: rates.clone(), tensors })
     }
@@ -160,6 +193,11 @@ impl Trace {
         }
         columns(&rows)
     }
+}
+
+/// The number that the name of a tensor of a trace ends in.
+fn step_of(name: &str) -> Option<usize> {
+    name.rsplit_once('.')?.1.parse().ok()
 }
 
 /// Euclidean distance.

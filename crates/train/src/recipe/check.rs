@@ -45,8 +45,8 @@ impl Resolved {
             );
         }
         self.check_optimizer()?;
-        if train.device == "cpu" && train.precision == Precision::Mixed {
-            return wrong("train.precision", "is mixed, but the CPU computes in f32 only");
+        if train.device == "cpu" {
+            self.check_cpu()?;
         }
 
         let mut notes = Vec::new();
@@ -62,7 +62,22 @@ impl Resolved {
         {
             notes.push("data.text_column is not used: plain text has no columns".into());
         }
-        let given = |key: &str| !matches!(self.origin(key), Origin::Default | Origin::Published);
+        let given = |key: &str| {
+            matches!(self.origin(key), Origin::File(_) | Origin::Environment(_) | Origin::Flag(_))
+        };
+        if optimizer.name == "adamw" && given("optimizer.adamw.lr") {
+            notes.push(
+                "optimizer.adamw.lr is not used: adamw takes all weights, at optimizer.lr (--lr)".into(),
+            );
+        }
+        if optimizer.keys.get("adaptive").and_then(toml::Value::as_bool) == Some(false)
+            && given("optimizer.rank_threshold")
+        {
+            notes.push(
+                "optimizer.rank_threshold is not used: with optimizer.adaptive = false every step has noise"
+                    .into(),
+            );
+        }
         if train.schedule == Shape::Constant && given("train.final_lr") {
             notes.push("train.final_lr is not used: the schedule is constant".into());
         }
@@ -95,6 +110,14 @@ impl Resolved {
         }
         self.notes = notes;
         Ok(())
+    }
+
+    /// Refuses what the CPU does not compute in.
+    pub(super) fn check_cpu(&self) -> Result<()> {
+        match self.recipe.train.precision {
+            Precision::Mixed => Err(Error::Precision { from: self.origin("train.precision").clone() }),
+            Precision::Auto | Precision::F32 | Precision::Bf16 => Ok(()),
+        }
     }
 
     /// Has the optimizer read its own keys, on a model of one small matrix: before any data is opened.

@@ -50,6 +50,14 @@ pub enum Error {
         /// What it takes.
         reason: String,
     },
+    /// A precision that the CPU does not compute in.
+    #[error(
+        "{from}: `train.precision` is mixed, but this runs on the CPU, which does not compute in it: give --precision f32 or bf16, or --device cuda"
+    )]
+    Precision {
+        /// Where it stands.
+        from: Origin,
+    },
     /// The data has tokens that the model's vocabulary lacks.
     #[error(
         "{tokenizer}: {tokens} tokens, but the vocabulary of {model} is {room}; use the tokenizer that belongs to the model"
@@ -78,7 +86,9 @@ impl Error {
     /// Where the offending value came from, if from one place.
     pub fn origin(&self) -> Option<&Origin> {
         match self {
-            Error::UnknownKey { from, .. } | Error::Value { from, .. } => Some(from),
+            Error::UnknownKey { from, .. } | Error::Value { from, .. } | Error::Precision { from } => {
+                Some(from)
+            }
             _ => None,
         }
     }

@@ -19,6 +19,7 @@
 //! ```
 
 mod check;
+mod defaults;
 mod error;
 mod frozen;
 mod keys;
@@ -29,6 +30,7 @@ mod resolve;
 mod tests;
 mod types;
 
+pub use defaults::default;
 pub use error::{Error, Result};
 pub use frozen::fingerprint;
 pub use keys::{KEYS, Key, Kind};

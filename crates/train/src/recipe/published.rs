@@ -1,4 +1,5 @@
-//! The published set-up in one table: what the two published experiments did, flaws that can run included.
+//! The published set-up in one table: what the two published experiments did, with those of its flaws
+//! that are a setting.
 //!
 //! `--published` puts [`VALUES`] over the defaults, and the training defaults of the published models (steps, batch,
 //! rates: [`models::presets::Defaults::for_size`]) over those of the preset. File, environment and flags go over it.

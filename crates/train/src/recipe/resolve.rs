@@ -6,8 +6,9 @@ use std::path::Path;
 use models::Config;
 use models::presets::{self, Defaults, Preset};
 use serde::Deserialize;
-use toml::{Table, Value};
+use toml::Value;
 
+use super::defaults;
 use super::error::{Error, Result};
 use super::keys::{KEYS, Kind};
 use super::layers::{self, Layer, Origin, Setting};
@@ -94,8 +95,12 @@ impl Resolved {
         Ok(self.config.clone())
     }
 
-    /// Fixes `auto` device and precision to what the run really uses: `device` is `cpu` or `cuda:N`.
-    pub fn settle(&mut self, device: &str, precision: tensor::Precision) {
+    /// Fixes `auto` device and precision to what the run really uses: `device` is `cpu` or `cuda:N`. Refuses a precision
+    /// that this device does not compute in.
+    pub fn settle(&mut self, device: &str, precision: tensor::Precision) -> Result<()> {
+        if device == "cpu" {
+            self.check_cpu()?;
+        }
         let train = &mut self.recipe.train;
         if train.device != device {
             train.device = device.to_string();
@@ -105,6 +110,7 @@ impl Resolved {
             train.precision = precision.into();
             self.origins.insert("train.precision".into(), Origin::Follows("train.device"));
         }
+        Ok(())
     }
 }
 
@@ -294,8 +300,7 @@ impl Draft {
         for key in row.keys() {
             self.fill(&format!("optimizer.{}", key.name), Kind::of(&key).1, &from);
         }
-        let defaults: Table = DEFAULTS.parse().expect("the defaults are TOML");
-        for (key, value) in layers::flatten(&defaults) {
+        for (key, value) in defaults::all() {
             self.fill(&key, value, &Origin::Default);
         }
         // Beside the compiled kernels; where the user has no cache folder, in the current one.
@@ -366,37 +371,3 @@ fn documents(steps: u64) -> i64 {
         _ => 100_000,
     }
 }
-
-/// What holds for every model.
-const DEFAULTS: &str = r#"
-[run]
-name = "auto"
-results = "results"
-
-[model]
-pretrained = false
-
-[data]
-source = "synthetic"
-text_column = "text"
-packing = "pack"
-seed = 0
-
-[optimizer.adamw]
-betas = [0.9, 0.95]
-eps = 1e-8
-weight_decay = 0.01
-
-[train]
-warmup_rest = true
-schedule = "constant"
-final_lr = 0.0
-decay = 0.2
-clip = 0.0
-seed = 42
-device = "auto"
-precision = "auto"
-rounding = "nearest"
-diagnostics = "cheap"
-diagnostics_steps = 50
-"#;

@@ -206,7 +206,7 @@ fn bad_values_are_refused() {
         assert!(message.contains(told) && message.contains(key), "{setting}: {message}");
         assert_eq!(message.lines().count(), 1, "{message}");
     }
-    assert!(error(&["train.device=cpu", "train.precision=mixed"]).contains("f32 only"));
+    assert!(error(&["train.device=cpu", "train.precision=mixed"]).contains("--precision f32 or bf16"));
     assert!(error(&["train.steps=1", "train.steps=2"]).contains("give it once"));
 }
 
@@ -249,7 +249,7 @@ fn a_frozen_recipe_resolves_to_itself() {
         ],
     ] {
         let mut resolved = with(settings).unwrap();
-        resolved.settle("cpu", tensor::Precision::F32);
+        resolved.settle("cpu", tensor::Precision::F32).unwrap();
         let frozen = resolved.recipe.freeze();
         let file = File::new("frozen.toml", &frozen);
         let again = resolve(&Sources { file: Some(&file.0), ..Sources::default() }).unwrap();
@@ -371,7 +371,7 @@ fn every_published_optimizer_takes_its_published_values() {
             assert_eq!(resolved.origin(value.key), &Origin::Published, "{name}: {}", value.key);
         }
         // The frozen recipe says it all: it needs no flag to come out the same.
-        resolved.settle("cpu", tensor::Precision::Bf16);
+        resolved.settle("cpu", tensor::Precision::Bf16).unwrap();
         let frozen = resolved.recipe.freeze();
         let file = File::new("published.toml", &frozen);
         let again = resolve(&Sources { file: Some(&file.0), ..Sources::default() }).unwrap();
@@ -387,12 +387,22 @@ fn values_without_effect_are_noted() {
         (&["train.final_lr=0.1"][..], "train.final_lr is not used"),
         (&["train.decay=0.1", "train.schedule=cosine"], "train.decay is not used"),
         (&["train.rounding=stochastic"], "train.rounding is not used"),
+        (&["train.rounding=stochastic", "train.precision=f32"], "train.rounding is not used"),
+        (&["optimizer.name=adamw", "optimizer.adamw.lr=1e-3"], "optimizer.adamw.lr is not used"),
+        (
+            &["optimizer.name=orthonoise", "optimizer.adaptive=false", "optimizer.rank_threshold=0.3"],
+            "optimizer.rank_threshold is not used",
+        ),
     ] {
         let notes = with(settings).unwrap().notes.join("\n");
         assert!(notes.contains(told), "{notes}");
     }
     let wsd = ["train.schedule=wsd", "train.decay=0.1", "train.final_lr=0.1"];
-    assert_eq!(with(&wsd).unwrap().notes, [""; 0]);
+    let bf16 = ["train.precision=bf16", "train.rounding=stochastic", "optimizer.adamw.lr=1e-3"];
+    let noise = ["optimizer.name=isotropic", "optimizer.rank_threshold=0.3"];
+    for used in [&wsd[..], &bf16, &noise, &["optimizer.name=adamw"]] {
+        assert_eq!(with(used).unwrap().notes, [""; 0], "{used:?}");
+    }
 }
 
 #[test]
