@@ -23,7 +23,7 @@ pub(crate) const ORTHO_STEPS: Key =
 pub(crate) const ORTHO_DTYPE: Key = Key::new(
     "ortho_dtype",
     Default::Choice { words: &["bf16", "f32"], default: "bf16" },
-    "arithmetic of the fixed-step methods: bf16, as published (the cpu rounds to it after every product), or f32",
+    "arithmetic of newton-schulz, polar-express and gram: bf16, as published (the cpu rounds to it after every product), or f32",
 );
 pub(crate) const SCALE: Key = Key::new(
     "scale",
