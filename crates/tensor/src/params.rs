@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{DType, Device, Precision, Result, Tensor};
+use crate::{DType, Device, Error, Precision, Result, Tensor};
 
 /// What a weight is for; optimizers route by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,6 +127,10 @@ pub struct Params {
 impl Params {
     /// Lays out zeroed banks for `specs` on `device`.
     pub fn new(device: &Device, precision: Precision, specs: Vec<ParamSpec>) -> Result<Self> {
+        if precision == Precision::Mixed && !device.is_cuda() {
+            let remedy = "mixed precision needs a GPU; use --precision f32 or bf16, or --device cuda";
+            return Err(Error::NoGpu(remedy.into()));
+        }
         let mut groups: Vec<(&ParamSpec, Vec<usize>)> = Vec::new();
         let mut index: HashMap<(&[usize], Role, usize), usize> = HashMap::new();
         for (i, spec) in specs.iter().enumerate() {

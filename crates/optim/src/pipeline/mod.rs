@@ -91,6 +91,11 @@ impl OrthoPlan {
 impl Plan {
     /// Baseline Muon with the shared keys of `settings`.
     pub fn shared(settings: &Settings) -> Result<Self> {
+        if settings.word("ortho") == "jordan-bf16" && settings.word("ortho_dtype") == "f32" {
+            return Err(
+                settings.refuse("ortho_dtype", "has no effect on jordan-bf16; take newton-schulz for f32")
+            );
+        }
         let ortho = OrthoPlan {
             method: settings.word("ortho").to_string(),
             coefficients: settings.word("coefficients").to_string(),

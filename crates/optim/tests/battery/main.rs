@@ -304,6 +304,7 @@ fn what_a_row_does_not_have_is_refused() {
         ("muon", "coefficients=you", "not for polar"),
         ("moonlight", "coefficients=jordam", "jordan"),
         ("normuon", "scale=spectral", "no effect"),
+        ("block-muon", "ortho_dtype=f32", "no effect on jordan-bf16"),
         ("adamw", "momentum=0.9", "it has: none"),
         ("muons", "", "muon, nolah"),
     ] {
