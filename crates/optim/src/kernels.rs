@@ -9,7 +9,9 @@ use crate::error::Result;
 /// Kernel source of this module.
 pub(crate) static SOURCE: Source = Source { name: "optim/kernels.cu", text: include_str!("kernels.cu") };
 
-const BLOCK: usize = 1 << 14;
+/// Elements of one task on the CPU; partial sums are made of these.
+pub(crate) const BLOCK: usize = 1 << 14;
+/// Threads of a block on the GPU.
 pub(crate) const THREADS: u32 = 256;
 
 /// What a gradient goes through before it enters the momentum.

@@ -8,10 +8,8 @@ use tensor::random::Stream;
 use tensor::{DType, Device, Tensor};
 
 use crate::error::Result;
-use crate::kernels::{SOURCE, THREADS};
+use crate::kernels::{BLOCK, SOURCE, THREADS, parts};
 use crate::ortho::bf16;
-
-const BLOCK: usize = 1 << 14;
 
 /// How bf16 weights of record are rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -186,7 +184,7 @@ impl Record<'_> {
         let Device::Cuda(gpu) = weight.device() else { panic!("{weight:?} is on no GPU") };
         let n = weight.numel();
         // As many blocks as there are statistics to add up, at most.
-        let blocks = crate::kernels::parts(n).min(if self.watch { 1024 } else { u32::MAX });
+        let blocks = parts(n).min(if self.watch { 1024 } else { u32::MAX });
         let stats =
             if self.watch { Some(weight.device().empty(&[blocks as usize, 4], DType::F32)?) } else { None };
         let copy = if compute.dtype() == weight.dtype() { 0 } else { compute.ptr() };

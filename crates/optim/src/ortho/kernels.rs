@@ -5,10 +5,9 @@ use tensor::cuda::{Arg, Gpu, Source};
 use tensor::{DType, Device, Tensor};
 
 use crate::error::Result;
+use crate::kernels::{BLOCK, THREADS};
 
 pub(crate) static SOURCE: Source = Source { name: "optim/ortho.cu", text: include_str!("ortho.cu") };
-
-const THREADS: u32 = 256;
 
 /// Largest absolute value of each member of a bank `[L, ..]`; NaN where there is one.
 pub(super) fn largest(x: &Tensor) -> Result<Vec<f32>> {
@@ -168,7 +167,7 @@ pub(super) fn drop_columns(u: &Tensor, s: &Tensor, share: f32) -> Result<()> {
 
 /// Rounds a CPU tensor to bf16.
 pub(super) fn round_bf16(t: &Tensor) {
-    t.write().par_chunks_mut(1 << 14).for_each(|x| x.iter_mut().for_each(|x| *x = bf16(*x)));
+    t.write().par_chunks_mut(BLOCK).for_each(|x| x.iter_mut().for_each(|x| *x = bf16(*x)));
 }
 
 /// The nearest bf16, ties to even; NaN stays.

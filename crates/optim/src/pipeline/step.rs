@@ -70,37 +70,28 @@ impl MatrixRule {
     fn update(&self, step: &Step, findings: &mut Findings) -> Result<Update> {
         let plan = &self.plan;
         let Bank { grad, out_axis, .. } = step.bank;
-        let compose = Compose {
-            nesterov: plan.nesterov.then_some((plan.momentum, plan.gradient_weight)),
-            gate: plan.gate,
-            self_gate: plan.self_gate,
+        let source = if plan.nesterov {
+            let nesterov = Some((plan.momentum, plan.gradient_weight));
+            kernels::compose(&self.buffer, grad, Compose { nesterov, gate: plan.gate, self_gate: false })?
+        } else {
+            self.buffer.clone()
         };
-        // The noise comes before the projection; a rule with both keeps to that order.
-        let early = Compose { self_gate: false, ..compose };
-        let source = |how: Compose| {
-            if how.nesterov.is_none() && !how.self_gate {
-                Ok(self.buffer.clone())
-            } else {
-                kernels::compose(&self.buffer, grad, how)
-            }
-        };
-        let source = source(if plan.noise.is_some() { early } else { compose })?;
         if let [unit] = &self.units[..]
             && unit.is_whole()
         {
-            let x = self.noisy(step, unit, 0, source, findings)?;
+            let x = self.projected(self.noisy(step, unit, 0, source, findings)?)?;
             return self.orthogonal(step.number, &x, *out_axis, findings);
         }
         let whole = step.bank.weight.device().empty(grad.shape(), DType::F32)?;
         for (at, unit) in self.units.iter().enumerate() {
-            let x = self.noisy(step, unit, at, unit.gather(&source)?, findings)?;
+            let x = self.projected(self.noisy(step, unit, at, unit.gather(&source)?, findings)?)?;
             let update = self.orthogonal(step.number, &x, *out_axis, findings)?;
             unit.scatter(&update.tensor, &whole, update.factor)?;
         }
         Ok(Update { tensor: whole, factor: 1.0 })
     }
 
-    /// The matrices `x` of one unit with their noise, projected.
+    /// The matrices `x` of one unit with their noise.
     fn noisy(
         &self,
         step: &Step,
@@ -144,11 +135,15 @@ impl MatrixRule {
                 reorthogonalize(&x, &members, noise.reorthogonalize)?;
             }
         }
-        if self.plan.self_gate {
-            let how = Compose { nesterov: None, gate: self.plan.gate, self_gate: true };
-            x = kernels::compose(&x, &x, how)?;
-        }
         Ok(x)
+    }
+
+    /// What becomes of the matrices `x` before the orthogonaliser.
+    fn projected(&self, x: Tensor) -> Result<Tensor> {
+        if !self.plan.self_gate {
+            return Ok(x);
+        }
+        kernels::compose(&x, &x, Compose { nesterov: None, gate: self.plan.gate, self_gate: true })
     }
 
     /// The polar factors of the matrices `x`, whole or in tiles, and their shape scale.
