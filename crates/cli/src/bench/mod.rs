@@ -5,7 +5,10 @@ mod optim;
 mod step;
 mod zoo;
 
+use std::path::Path;
+
 use clap::Subcommand;
+use models::{Config, presets};
 
 use crate::error::EXIT_CODES;
 
@@ -28,4 +31,20 @@ impl Bench {
             Bench::Optim(args) => optim::run(args),
         }
     }
+}
+
+/// The configuration that `--model` names: a preset, or a folder with config.json.
+fn config(model: &str) -> anyhow::Result<Config> {
+    let path = Path::new(model);
+    Ok(if path.is_dir() { Config::load(path)? } else { presets::find(model)?.config() })
+}
+
+/// The middle of sorted times.
+fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
+}
+
+/// From the first to the last of sorted times, in milliseconds.
+fn range_ms(sorted: &[f64]) -> String {
+    format!("{:.2} to {:.2}", 1e3 * sorted[0], 1e3 * sorted[sorted.len() - 1])
 }

@@ -2,17 +2,16 @@
 //! steps. How near each result is to the polar factor stands beside its time.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
-use models::{Config, Model, presets};
+use models::Model;
 use optim::ortho::{self, Method, Ortho, measure};
 use optim::{Common, Optimizer, Rates, Value, Watch};
 use tensor::params::Role;
 use tensor::{DType, Device, Precision, Tensor};
 
-use super::{banks, zoo};
+use super::{banks, median, range_ms, zoo};
 use crate::error::Usage;
 use crate::output::{columns, print};
 
@@ -52,9 +51,7 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
         return zoo::run(&device);
     }
     let methods = methods(args.svd, args.only.as_deref())?;
-    let path = Path::new(&args.model);
-    let config = if path.is_dir() { Config::load(path)? } else { presets::find(&args.model)?.config() };
-    let model = Model::new(config, &device, Precision::F32, 1)?;
+    let model = Model::new(super::config(&args.model)?, &device, Precision::F32, 1)?;
     let params = model.params();
     let chosen = params.banks().iter().filter(|bank| bank.role == Role::Matrix);
     for (i, bank) in chosen.clone().enumerate() {
@@ -97,9 +94,9 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
         let work = work(&method.method, &inputs);
         rows.push([
             name,
-            format!("{:.3}", 1e3 * times[times.len() / 2]),
-            format!("{:.2} to {:.2}", 1e3 * times[0], 1e3 * times[times.len() - 1]),
-            work.map_or(String::new(), |work| format!("{:.1}", work / times[times.len() / 2] / 1e12)),
+            format!("{:.3}", 1e3 * median(&times)),
+            range_ms(&times),
+            work.map_or(String::new(), |work| format!("{:.1}", work / median(&times) / 1e12)),
             format!("{orthogonality:.1e}"),
             format!("{asymmetry:.1e}"),
         ]);
@@ -111,15 +108,9 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
     let head = ["step of all weights", "ms", "range"];
     let mut rows = vec![head.map(String::from)];
     for (name, keys) in STEPS {
+        let words: Vec<&str> = keys.iter().map(|(_, word)| *word).collect();
         let keys: BTreeMap<String, Value> =
             keys.iter().map(|(key, word)| (key.to_string(), Value::Word(word.to_string()))).collect();
-        let told: Vec<String> = keys
-            .values()
-            .map(|value| match value {
-                Value::Word(word) => word.clone(),
-                other => format!("{other:?}"),
-            })
-            .collect();
         let mut optimizer = Optimizer::new(name, &keys, &Common::default(), params)?;
         let rates = Rates { matrices: 1e-4, rest: 1e-4 };
         let times = time(&device, args.repeats, 2, || {
@@ -127,9 +118,9 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
             Ok(())
         })?;
         rows.push([
-            format!("{name} {}", told.join(" ")),
-            format!("{:.3}", 1e3 * times[times.len() / 2]),
-            format!("{:.2} to {:.2}", 1e3 * times[0], 1e3 * times[times.len() - 1]),
+            format!("{name} {}", words.join(" ")),
+            format!("{:.3}", 1e3 * median(&times)),
+            range_ms(&times),
         ]);
     }
     Ok(print(&columns(&rows))?)

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use clap::Args;
 use data::Batch;
-use models::{Config, Model, presets};
+use models::Model;
 use optim::{Common, Optimizer, Rates, Watch};
 use report::format;
 use tensor::random::Stream;
 use tensor::{Device, Precision};
 use train::{Trainer, flops};
 
+use super::{median, range_ms};
 use crate::output::{columns, print};
 
 /// Flags of `bench step`.
@@ -45,8 +46,7 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
     let device = Device::parse(&args.device)?;
     let precision =
         args.precision.unwrap_or(if device.is_cuda() { Precision::Mixed } else { Precision::F32 });
-    let path = std::path::Path::new(&args.model);
-    let config = if path.is_dir() { Config::load(path)? } else { presets::find(&args.model)?.config() };
+    let config = super::config(&args.model)?;
     let work = flops::forward_backward(&config, batch, seq);
     let vocab = config.vocab_size();
     let model = Model::new(config, &device, precision, seq)?;
@@ -78,11 +78,11 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
     }
     let row = |name: &str, times: &mut Vec<f64>| {
         times.sort_by(f64::total_cmp);
-        let median = times[times.len() / 2];
+        let median = median(times);
         [
             name.to_string(),
             format!("{:.2} ms", 1e3 * median),
-            format!("{:.2} to {:.2}", 1e3 * times[0], 1e3 * times[times.len() - 1]),
+            range_ms(times),
             format::short((batch * seq) as f64 / median),
             format!("{:.3}", work / median / 1e12),
         ]
