@@ -27,4 +27,4 @@ pub use model::Model;
 pub use params::{EMBEDDING, HEAD, count, parameters};
 pub use save::save;
 pub use tensor::DType;
-pub use weights::Weights;
+pub use weights::{Weights, widen};

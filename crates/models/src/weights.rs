@@ -65,13 +65,7 @@ impl Weights {
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
         let entry =
             self.tensors.get(name).ok_or_else(|| Error::weights(&self.dir, format!("no tensor `{name}`")))?;
-        let bytes = self.bytes(entry);
-        Ok(match entry.dtype {
-            Dtype::BF16 => pairs(bytes).map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::F16 => pairs(bytes).map(|b| f16::from_le_bytes(b).to_f32()).collect(),
-            // `check` let nothing else through than these and F32.
-            _ => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        })
+        Ok(widen(entry.dtype, self.bytes(entry)).expect("`check` let no other type through"))
     }
 
     fn bytes(&self, entry: &Entry) -> &[u8] {
@@ -205,8 +199,14 @@ impl Weights {
     }
 }
 
-fn pairs(bytes: &[u8]) -> impl Iterator<Item = [u8; 2]> {
-    bytes.chunks_exact(2).map(|b| [b[0], b[1]])
+/// Stored values widened to f32, exactly; none where they are not F32, BF16 or F16.
+pub fn widen(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    Some(match dtype {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+        _ => return None,
+    })
 }
 
 /// The first names of a list and how many more there are.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 use crate::error::BadFile;
@@ -19,20 +18,9 @@ pub fn read(path: &Path, wanted: impl Fn(&str, &[usize]) -> bool) -> Result<Tens
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|error| fail(format!("not a whole safetensors file: {error}")))?;
-    let tensor = |(name, view): (String, TensorView)| match view.dtype() {
-        Dtype::F32 => {
-            let values = view.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
-            Ok((name, (view.shape().to_vec(), values)))
-        }
-        Dtype::BF16 => {
-            let values = view.data().as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect();
-            Ok((name, (view.shape().to_vec(), values)))
-        }
-        Dtype::F16 => {
-            let values = view.data().as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect();
-            Ok((name, (view.shape().to_vec(), values)))
-        }
-        other => Err(fail(format!("`{name}` is {other:?}; expected F32, BF16 or F16"))),
+    let tensor = |(name, view): (String, TensorView)| match models::widen(view.dtype(), view.data()) {
+        Some(values) => Ok((name, (view.shape().to_vec(), values))),
+        None => Err(fail(format!("`{name}` is {:?}; expected F32, BF16 or F16", view.dtype()))),
     };
     let (taken, mut skipped): (Vec<_>, Vec<_>) =
         file.tensors().into_iter().partition(|(name, view)| wanted(name, view.shape()));
