@@ -15,12 +15,23 @@ pub struct Var {
     pub value: Tensor,
 }
 
+/// Which kernels a GPU runs for an operation that has two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kernels {
+    /// The fast ones.
+    #[default]
+    Fast,
+    /// The plain ones, to which the fast ones are held.
+    Plain,
+}
+
 type Backward = Box<dyn FnOnce(&mut Grads) -> Result<()>>;
 
 /// Records operations for the backward pass.
 pub struct Tape {
     device: Device,
     precision: Precision,
+    kernels: Kernels,
     recording: bool,
     steps: Vec<(&'static str, Backward)>,
     count: usize,
@@ -30,7 +41,14 @@ impl Tape {
     /// A tape that records, for training.
     pub fn new(device: &Device, precision: Precision) -> Self {
         let precision = precision.arithmetic(device);
-        Tape { device: device.clone(), precision, recording: true, steps: Vec::new(), count: 0 }
+        let (device, kernels) = (device.clone(), Kernels::default());
+        Tape { device, precision, kernels, recording: true, steps: Vec::new(), count: 0 }
+    }
+
+    /// The same tape with other kernels.
+    #[must_use]
+    pub fn with_kernels(self, kernels: Kernels) -> Self {
+        Tape { kernels, ..self }
     }
 
     /// A tape that keeps nothing, for evaluation: intermediate values are freed as soon as their readers are done.
@@ -46,6 +64,11 @@ impl Tape {
     /// In what precision it computes: the one asked for, as far as the device has it.
     pub fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// Which kernels it runs on a GPU.
+    pub fn kernels(&self) -> Kernels {
+        self.kernels
     }
 
     /// Whether backward steps are kept.
