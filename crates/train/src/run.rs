@@ -92,7 +92,8 @@ pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress
         driver: place.driver.clone(),
         precision: precision.to_string(),
     };
-    Ok(Prepared { dataset, trainer: Trainer::new(model, optimizer), setup })
+    let trainer = Trainer::new(model, optimizer).with_kernels(recipe.train.kernels.into());
+    Ok(Prepared { dataset, trainer, setup })
 }
 
 /// Runs the loop of a prepared recipe and keeps its record; the run folder is complete when this returns, also

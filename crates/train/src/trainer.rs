@@ -6,7 +6,7 @@ use data::Batch;
 use models::Model;
 use optim::{Optimizer, Rates, Report, Watch};
 use tensor::params::Params;
-use tensor::tape::Tape;
+use tensor::tape::{Kernels, Tape};
 use tensor::{Device, Precision, Tokens};
 
 use crate::error::Result;
@@ -15,12 +15,19 @@ use crate::error::Result;
 pub struct Trainer {
     model: Model,
     optimizer: Optimizer,
+    kernels: Kernels,
 }
 
 impl Trainer {
     /// Joins a model and the optimizer made for its weights.
     pub fn new(model: Model, optimizer: Optimizer) -> Self {
-        Trainer { model, optimizer }
+        Trainer { model, optimizer, kernels: Kernels::default() }
+    }
+
+    /// The same with other kernels.
+    #[must_use]
+    pub fn with_kernels(self, kernels: Kernels) -> Self {
+        Trainer { kernels, ..self }
     }
 
     /// The model.
@@ -38,7 +45,7 @@ impl Trainer {
     pub fn forward_backward(&self, batch: &Batch) -> Result<tensor::Tensor> {
         let (device, precision) = (self.device(), self.precision());
         let (ids, targets) = tokens(device, batch)?;
-        let mut tape = Tape::new(device, precision);
+        let mut tape = Tape::new(device, precision).with_kernels(self.kernels);
         self.model.params().begin_step();
         let loss = self.model.loss(&mut tape, &ids, &targets)?.mean;
         let seed = device.zeros(&[1], tensor::DType::F32)?;
@@ -57,10 +64,16 @@ impl Trainer {
         Ok(self.optimizer.step(self.model.params(), rates, watch)?)
     }
 
+    /// Bytes of the optimizer's state.
+    pub fn state_bytes(&self) -> usize {
+        let state = self.optimizer.state(self.params());
+        state.iter().map(|(_, tensor)| tensor.numel() * tensor.dtype().size()).sum()
+    }
+
     /// Sum of the losses over a batch and the number of positions it is the sum of.
     pub fn evaluate(&self, batch: &Batch) -> Result<(f64, usize)> {
         let (ids, targets) = tokens(self.device(), batch)?;
-        let mut tape = Tape::without_gradients(self.device(), self.precision());
+        let mut tape = Tape::without_gradients(self.device(), self.precision()).with_kernels(self.kernels);
         let loss = self.model.loss(&mut tape, &ids, &targets)?;
         let mean = f64::from(loss.mean.value.to_vec()?[0]);
         Ok((mean * loss.positions as f64, loss.positions))

@@ -1,8 +1,11 @@
 //! `muon bench`: how fast the parts of training are on this machine.
 
 mod banks;
+mod breakdown;
 mod optim;
+mod peer;
 mod step;
+mod stopwatch;
 mod zoo;
 
 use std::path::Path;

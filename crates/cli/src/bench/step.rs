@@ -1,17 +1,19 @@
-//! `muon bench step`: how fast a training step is, on random tokens.
-
-use std::time::Instant;
+//! `muon bench step`: how fast a training step is, on random tokens, and where its time goes.
 
 use clap::Args;
 use data::Batch;
 use models::Model;
-use optim::{Common, Optimizer, Rates, Watch};
+use optim::{Optimizer, Rates, Watch};
 use report::format;
 use tensor::random::Stream;
-use tensor::{Device, Precision};
+use tensor::tape::Kernels;
+use tensor::{DType, Device};
+use train::recipe::{self, Resolved, Sources, model_key};
 use train::{Trainer, flops};
 
-use super::{median, range_ms};
+use super::stopwatch::Stopwatch;
+use super::{breakdown, median, peer, range_ms};
+use crate::args::{key_value, setting};
 use crate::output::{columns, print};
 
 /// Flags of `bench step`.
@@ -29,85 +31,188 @@ pub struct StepArgs {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     device: String,
-    /// f32 or mixed; unset, mixed on cuda and f32 on the CPU
+    /// f32, mixed or bf16; unset, mixed on cuda and f32 on the CPU
     #[arg(long)]
-    precision: Option<Precision>,
+    precision: Option<String>,
     /// Name of the optimizer
     #[arg(long, default_value = "muon")]
     optimizer: String,
-    /// Steps timed, after three to warm up
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How the optimizer orthogonalises
+    #[arg(long, value_name = "METHOD")]
+    ortho: Option<String>,
+    /// Set any recipe key, such as train.kernels=plain; may be given many times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Steps timed, after some to warm up
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
+    /// On cuda: the time of every kernel and product, in a table; the first N rows, 0 for all
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "0")]
+    detail: Option<usize>,
+    /// Time the other ways too: plain kernels, and PyTorch where python3 has it
+    #[arg(long)]
+    compare: bool,
 }
+
+/// Steps before those that are timed.
+const WARM_UP: u32 = 5;
 
 /// Times the steps and prints medians.
 pub fn run(args: &StepArgs) -> anyhow::Result<()> {
-    let (batch, seq) = (args.batch as usize, args.seq as usize);
     let device = Device::parse(&args.device)?;
-    let precision =
-        args.precision.unwrap_or(if device.is_cuda() { Precision::Mixed } else { Precision::F32 });
-    let config = super::config(&args.model)?;
-    let work = flops::forward_backward(&config, batch, seq);
-    let vocab = config.vocab_size();
-    let model = Model::new(config, &device, precision, seq)?;
-    model.initialize(0)?;
-    let optimizer = Optimizer::new(
-        &args.optimizer,
-        &std::collections::BTreeMap::new(),
-        &Common::default(),
-        model.params(),
-    )?;
-    let mut trainer = Trainer::new(model, optimizer);
-
-    let mut passes = Vec::new();
-    let mut wholes = Vec::new();
-    device.reset_peak();
-    for i in 0..args.steps + 3 {
-        let tokens = random(vocab, batch, seq, u64::from(i));
-        device.synchronize()?;
-        let start = Instant::now();
-        trainer.forward_backward(&tokens)?;
-        device.synchronize()?;
-        let pass = start.elapsed().as_secs_f64();
-        trainer.apply(Rates { matrices: 1e-4, rest: 1e-4 }, Watch::Off)?;
-        device.synchronize()?;
-        if i >= 3 {
-            passes.push(pass);
-            wholes.push(start.elapsed().as_secs_f64());
-        }
-    }
-    let row = |name: &str, times: &mut Vec<f64>| {
+    let resolved = args.resolve()?;
+    let bench = Bench { args, device: &device, resolved: &resolved };
+    let mut trainer = bench.trainer(resolved.recipe.train.kernels.into())?;
+    let times = bench.time(&mut trainer)?;
+    let machine = crate::machine::Found::on(device.clone())?;
+    let precision = trainer.model().params().precision();
+    let parameters = format::count(trainer.model().params().numel() as u64);
+    print(&format!(
+        "{} {} x {} {precision} on {} ({}), {parameters} parameters, optimizer {}, {} steps",
+        args.model,
+        args.batch,
+        args.seq,
+        machine.place.name,
+        machine.flag,
+        args.label(),
+        args.steps,
+    ))?;
+    let element = precision.arithmetic(&device).compute();
+    let ceiling = breakdown::ceiling(&device, element)?;
+    let work = flops::forward_backward(&resolved.config, args.batch as usize, args.seq as usize);
+    let head = ["", "median", "range, ms", "tokens/s", "model TFLOP/s", "of the ceiling"].map(String::from);
+    let mut table = vec![head];
+    let mut add = |name: &str, times: &mut Vec<f64>| {
         times.sort_by(f64::total_cmp);
         let median = median(times);
-        [
+        table.push([
             name.to_string(),
             format!("{:.2} ms", 1e3 * median),
             range_ms(times),
-            format::short((batch * seq) as f64 / median),
+            format::short(f64::from(args.batch * args.seq) / median),
             format!("{:.3}", work / median / 1e12),
-        ]
+            format!("{:.1} %", 100.0 * work / median / ceiling),
+        ]);
     };
-    let head = ["", "median", "range, ms", "tokens/s", "model TFLOP/s"].map(String::from);
-    let table = [head, row("forward + backward", &mut passes), row("whole step", &mut wholes)];
-    let machine = crate::machine::Found::on(device.clone())?;
-    Ok(print(&format!(
-        "{} {batch} x {seq} {precision} on {} ({}), {} parameters, optimizer {}, {} steps\n{}\npeak memory {}",
-        args.model,
-        machine.place.name,
-        machine.flag,
-        format::count(trainer.model().params().numel() as u64),
-        args.optimizer,
-        args.steps,
-        columns(&table),
-        format::bytes(device.peak_bytes() as u64),
-    ))?)
+    let Times { mut passes, mut wholes, peaks: [pass_peak, peak] } = times;
+    add("forward + backward", &mut passes);
+    add("whole step", &mut wholes);
+    if args.compare && device.is_cuda() {
+        drop(trainer);
+        trainer = bench.trainer(Kernels::Plain)?;
+        let mut times = bench.time(&mut trainer)?;
+        add("plain kernels, forward + backward", &mut times.passes);
+        add("plain kernels, whole step", &mut times.wholes);
+        drop(trainer);
+        trainer = bench.trainer(resolved.recipe.train.kernels.into())?;
+    }
+    print(&columns(&table))?;
+    print(&format!(
+        "ceiling {:.1} TFLOP/s: one large product in {}; peak memory {} forward + backward, {} whole step",
+        ceiling / 1e12,
+        if element == DType::BF16 { "bf16" } else { "f32" },
+        format::bytes(pass_peak),
+        format::bytes(peak),
+    ))?;
+    if let (Device::Cuda(gpu), Some(rows)) = (&device, args.detail) {
+        let whole = median(&wholes);
+        print(&breakdown::of(gpu, whole, rows, |i| bench.step(&mut trainer, i).map(|_| ()))?)?;
+    }
+    if args.compare {
+        drop(trainer);
+        print(&peer::run(&resolved.config, args.batch, args.seq, &device)?)?;
+    }
+    Ok(())
 }
 
-/// Random tokens, each to be followed by another.
-fn random(vocab: usize, rows: usize, seq_len: usize, step: u64) -> Batch {
-    let stream = Stream::new(1, step);
-    let ids = |offset: u64| {
-        (0..rows * seq_len).map(|i| (stream.uniform(offset + i as u64) * vocab as f64) as i32).collect()
-    };
-    Batch { rows, seq_len, inputs: ids(0), targets: ids(1 << 40) }
+impl StepArgs {
+    fn resolve(&self) -> anyhow::Result<Resolved> {
+        let mut flags = vec![
+            setting(model_key(&self.model), &self.model, "--model"),
+            setting("optimizer.name", &self.optimizer, "--optimizer"),
+            setting("train.batch_size", &self.batch.to_string(), "--batch"),
+            setting("data.seq_len", &self.seq.to_string(), "--seq"),
+        ];
+        flags.extend(self.precision.iter().map(|word| setting("train.precision", word, "--precision")));
+        flags.extend(self.ortho.iter().map(|method| setting("optimizer.ortho", method, "--ortho")));
+        for text in &self.set {
+            let (key, value) = key_value(text)?;
+            flags.push(setting(key, value, &format!("--set {key}")));
+        }
+        Ok(recipe::resolve(&Sources { flags: &flags, ..Sources::default() })?)
+    }
+
+    fn label(&self) -> String {
+        let more = self.ortho.iter().chain(&self.set);
+        more.fold(self.optimizer.clone(), |label, part| label + " " + part)
+    }
+}
+
+/// Seconds of each step, and bytes.
+struct Times {
+    passes: Vec<f64>,
+    wholes: Vec<f64>,
+    /// Most bytes in use: forward and backward pass with the state already there left out, whole step.
+    peaks: [u64; 2],
+}
+
+struct Bench<'a> {
+    args: &'a StepArgs,
+    device: &'a Device,
+    resolved: &'a Resolved,
+}
+
+impl Bench<'_> {
+    fn trainer(&self, kernels: Kernels) -> anyhow::Result<Trainer> {
+        let recipe = &self.resolved.recipe;
+        let precision = recipe.train.precision.on(self.device.is_cuda());
+        let model = Model::new(self.resolved.config.clone(), self.device, precision, self.args.seq as usize)?;
+        model.initialize(0)?;
+        let settings = recipe.optimizer.settings();
+        let optimizer = Optimizer::new(&recipe.optimizer.name, &settings, &recipe.common(), model.params())?;
+        Ok(Trainer::new(model, optimizer).with_kernels(kernels))
+    }
+
+    fn time(&self, trainer: &mut Trainer) -> anyhow::Result<Times> {
+        let mut times = Times { passes: Vec::new(), wholes: Vec::new(), peaks: [0; 2] };
+        for i in 0..self.args.steps + WARM_UP {
+            if i == 1 {
+                self.device.reset_peak();
+            }
+            let [pass, whole] = self.step(trainer, i)?;
+            if i >= WARM_UP {
+                times.passes.push(pass);
+                times.wholes.push(whole);
+            }
+        }
+        times.peaks[1] = self.device.peak_bytes() as u64;
+        // The optimizer's state is there all the time; what is asked here is a pass without it.
+        self.device.reset_peak();
+        trainer.forward_backward(&self.batch(0))?;
+        self.device.synchronize()?;
+        let state: usize = trainer.state_bytes();
+        times.peaks[0] = (self.device.peak_bytes() - state) as u64;
+        Ok(times)
+    }
+
+    /// Seconds of the forward and backward pass, and of the whole step.
+    fn step(&self, trainer: &mut Trainer, i: u32) -> anyhow::Result<[f64; 2]> {
+        let batch = self.batch(u64::from(i));
+        let watch = Stopwatch::start(self.device)?;
+        trainer.forward_backward(&batch)?;
+        let watch = watch.lap()?;
+        trainer.apply(Rates { matrices: 1e-4, rest: 1e-4 }, Watch::Off)?;
+        let seconds = watch.lap()?.stop()?;
+        Ok([seconds[0], seconds[1]])
+    }
+
+    /// Random tokens, each to be followed by another.
+    fn batch(&self, step: u64) -> Batch {
+        let (rows, seq_len) = (self.args.batch as usize, self.args.seq as usize);
+        let (stream, vocab) = (Stream::new(1, step), self.resolved.config.vocab_size() as f64);
+        let ids = |offset: u64| {
+            (0..rows * seq_len).map(|i| (stream.uniform(offset + i as u64) * vocab) as i32).collect()
+        };
+        Batch { rows, seq_len, inputs: ids(0), targets: ids(1 << 40) }
+    }
 }

@@ -22,7 +22,8 @@ impl Gpu {
         self.with_blas(|handle| {
             let status = plan.run(handle, gemm);
             check::cublas("cublasGemmStridedBatchedEx", status).map_err(|error| gemm.explain(error))
-        })
+        })?;
+        self.note(|| gemm.work())
     }
 
     /// Makes B [cols, rows], the transpose of A [rows, cols], both f32 and contiguous.

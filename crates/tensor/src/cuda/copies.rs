@@ -8,12 +8,14 @@ use cudarc::driver::sys::{self, CUevent};
 
 use super::check;
 use super::gpu::{Gpu, lock};
+use super::profile::Work;
 use crate::error::Result;
 
 impl Gpu {
     /// Copies bytes to device address `dst`. Returns once `src` is read, which may be before the copy has run: it
     /// goes through pinned memory, so that the stream need not be waited for.
     pub fn upload(&self, dst: u64, src: &[u8]) -> Result<()> {
+        self.outside_graphs("a copy from the host")?;
         self.bind()?;
         let mut staging = lock(&self.staging);
         if staging.is_none() {
@@ -25,7 +27,7 @@ impl Gpu {
             staging.send(self, to, chunk)?;
             to += chunk.len() as u64;
         }
-        Ok(())
+        self.note(|| moved("upload", src.len()))
     }
 
     /// Copies bytes from device address `src`, after waiting for all work before.
@@ -33,12 +35,13 @@ impl Gpu {
         if dst.is_empty() {
             return Ok(());
         }
+        self.outside_graphs("a copy to the host")?;
         self.bind()?;
         // SAFETY: `dst` is exclusive and as long as said, and outlives the copy, which is waited for.
         let copied = check::driver("cuMemcpyDtoHAsync", unsafe {
             sys::cuMemcpyDtoHAsync_v2(dst.as_mut_ptr().cast::<c_void>(), src, dst.len(), self.stream)
         });
-        copied.and(self.synchronize())
+        copied.and_then(|()| self.note(|| moved("download", dst.len()))).and(self.synchronize())
     }
 
     /// Copies bytes on the device; the ranges must not overlap.
@@ -48,7 +51,10 @@ impl Gpu {
         }
         self.bind()?;
         // SAFETY: no host memory is involved; the driver refuses addresses that are not the device's.
-        check::driver("cuMemcpyDtoDAsync", unsafe { sys::cuMemcpyDtoDAsync_v2(dst, src, bytes, self.stream) })
+        check::driver("cuMemcpyDtoDAsync", unsafe {
+            sys::cuMemcpyDtoDAsync_v2(dst, src, bytes, self.stream)
+        })?;
+        self.note(|| moved("copy", 2 * bytes))
     }
 
     /// Sets bytes to zero.
@@ -58,7 +64,8 @@ impl Gpu {
         }
         self.bind()?;
         // SAFETY: as in `copy`.
-        check::driver("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(dst, 0, bytes, self.stream) })
+        check::driver("cuMemsetD8Async", unsafe { sys::cuMemsetD8Async(dst, 0, bytes, self.stream) })?;
+        self.note(|| moved("zero", bytes))
     }
 
     /// Sets `count` f32 to a value.
@@ -70,8 +77,13 @@ impl Gpu {
         // SAFETY: as in `copy`.
         check::driver("cuMemsetD32Async", unsafe {
             sys::cuMemsetD32Async(dst, value.to_bits(), count, self.stream)
-        })
+        })?;
+        self.note(|| moved("fill", 4 * count))
     }
+}
+
+fn moved(detail: &str, bytes: usize) -> Work {
+    Work { name: "copies", detail: detail.to_owned(), bytes: bytes as u64, flops: 0.0 }
 }
 
 const SLOTS: usize = 16;
@@ -138,36 +150,37 @@ impl Staging {
     }
 }
 
-/// Measures the time between two points on the stream.
+/// Measures the time between points on the stream.
 pub struct Timer {
     gpu: Arc<Gpu>,
-    start: CUevent,
-    stop: CUevent,
+    /// The first is the start.
+    marks: Vec<CUevent>,
 }
 
 impl Timer {
     /// Starts when everything before has run.
     pub fn start(gpu: &Arc<Gpu>) -> Result<Self> {
-        gpu.bind()?;
-        let mut timer = Timer { gpu: Arc::clone(gpu), start: ptr::null_mut(), stop: ptr::null_mut() };
-        timer.start = new_event(sys::CUevent_flags::CU_EVENT_DEFAULT)?;
-        timer.stop = new_event(sys::CUevent_flags::CU_EVENT_DEFAULT)?;
-        timer.record(timer.start)?;
-        Ok(timer)
+        Timer { gpu: Arc::clone(gpu), marks: Vec::new() }.lap()
     }
 
     /// Milliseconds on the device from the start to here; waits for the work between.
     pub fn stop(self) -> Result<f32> {
-        self.gpu.bind()?;
-        self.record(self.stop)?;
-        let mut ms = 0.0;
-        // SAFETY: both events were recorded on this stream.
-        unsafe {
-            check::driver("cuEventSynchronize", sys::cuEventSynchronize(self.stop))?;
-            let elapsed = sys::cuEventElapsedTime_v2(&raw mut ms, self.start, self.stop);
-            check::driver("cuEventElapsedTime", elapsed)?;
-        }
+        let [ms] = self.lap()?.laps()?[..] else { unreachable!("one lap was taken") };
         Ok(ms)
+    }
+
+    /// Marks a point on the stream; waits for nothing.
+    pub fn lap(mut self) -> Result<Self> {
+        self.gpu.bind()?;
+        self.marks.push(new_event(sys::CUevent_flags::CU_EVENT_DEFAULT)?);
+        self.record(self.marks[self.marks.len() - 1])?;
+        Ok(self)
+    }
+
+    /// Milliseconds on the device from the start to each lap; waits for the work before the last.
+    pub fn laps(self) -> Result<Vec<f32>> {
+        self.gpu.bind()?;
+        self.marks[1..].iter().map(|&mark| elapsed(self.marks[0], mark)).collect()
     }
 
     fn record(&self, event: CUevent) -> Result<()> {
@@ -181,16 +194,26 @@ impl Drop for Timer {
         if self.gpu.bind().is_err() {
             return;
         }
-        for event in [self.start, self.stop] {
-            if !event.is_null() {
-                // SAFETY: made in `start`; the driver keeps what is still in flight.
-                let _ = unsafe { sys::cuEventDestroy_v2(event) };
-            }
+        for mark in self.marks.drain(..) {
+            // SAFETY: made in `lap`; the driver keeps what is still in flight.
+            let _ = unsafe { sys::cuEventDestroy_v2(mark) };
         }
     }
 }
 
-fn new_event(flags: sys::CUevent_flags) -> Result<CUevent> {
+/// Milliseconds between two recorded events; waits for the second. Needs the context to be current.
+pub(super) fn elapsed(start: CUevent, stop: CUevent) -> Result<f32> {
+    let mut ms = 0.0;
+    // SAFETY: both events live and were recorded; the result is a local.
+    unsafe {
+        check::driver("cuEventSynchronize", sys::cuEventSynchronize(stop))?;
+        let taken = sys::cuEventElapsedTime_v2(&raw mut ms, start, stop);
+        check::driver("cuEventElapsedTime", taken)?;
+    }
+    Ok(ms)
+}
+
+pub(super) fn new_event(flags: sys::CUevent_flags) -> Result<CUevent> {
     let mut event = ptr::null_mut();
     // SAFETY: the context is current; the event is a local.
     check::driver("cuEventCreate", unsafe { sys::cuEventCreate(&raw mut event, flags as u32) })?;

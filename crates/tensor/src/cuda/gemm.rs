@@ -10,6 +10,7 @@ use cudarc::cublas::sys::{
     cudaDataType_t,
 };
 
+use super::profile::Work;
 use crate::device::DType;
 use crate::error::{Error, Result};
 
@@ -153,6 +154,24 @@ impl Gemm {
                 batch: int(batch)?,
             })
         }
+    }
+
+    /// What it is in a profile.
+    pub(super) fn work(&self) -> Work {
+        let Gemm { m, n, k, batch, a, c, .. } = *self;
+        let name = |dtype| match dtype {
+            DType::F32 => "f32",
+            DType::BF16 => "bf16",
+            DType::F16 => "f16",
+        };
+        let many = if batch > 1 { format!("{batch} of ") } else { String::new() };
+        let sum = if self.beta == 0.0 { "" } else { " added" };
+        let into = if c.dtype == a.dtype { String::new() } else { format!(" to {}", name(c.dtype)) };
+        let detail = format!("{many}{m} x {n} x {k}, {}{into}{sum}", name(a.dtype));
+        let factors = (m * k + k * n) * a.dtype.size();
+        let result = m * n * c.dtype.size() * if self.beta == 0.0 { 1 } else { 2 };
+        let flops = 2.0 * (m * n) as f64 * (k * batch) as f64;
+        Work { name: "products", detail, bytes: (batch * (factors + result)) as u64, flops }
     }
 
     pub(super) fn refuse(&self, reason: &str) -> Error {

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute as Attribute, CUresult, CUstream};
@@ -13,6 +14,7 @@ use super::kernels::Kernels;
 use super::libraries;
 use super::libraries::Lib;
 use super::pool::{DeviceBuf, Memory, Pool, PoolStats};
+use super::profile::Recorder;
 use super::solver::Solver;
 use super::versions;
 use crate::error::{Error, Result};
@@ -25,7 +27,10 @@ pub struct Gpu {
     context: CUcontext,
     pub(super) stream: CUstream,
     facts: Facts,
-    pool: Mutex<Pool>,
+    pub(super) pool: Mutex<Pool>,
+    pub(super) profile: Mutex<Option<Recorder>>,
+    /// Whether a graph is being recorded.
+    pub(super) capturing: AtomicBool,
     pub(super) staging: Mutex<Option<Staging>>,
     pub(super) kernels: Mutex<Kernels>,
     pub(super) blas: Mutex<Option<Blas>>,
@@ -101,6 +106,8 @@ impl Gpu {
             stream: ptr::null_mut(),
             facts,
             pool: Mutex::default(),
+            profile: Mutex::default(),
+            capturing: AtomicBool::default(),
             staging: Mutex::default(),
             kernels: Mutex::default(),
             blas: Mutex::default(),
@@ -150,6 +157,7 @@ impl Gpu {
 
     /// Waits until everything launched so far has run; errors of kernels show here at the latest.
     pub fn synchronize(&self) -> Result<()> {
+        self.outside_graphs("waiting for the device")?;
         self.bind()?;
         // SAFETY: the stream lives as long as `self`.
         check::driver("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(self.stream) })
@@ -215,6 +223,7 @@ impl Drop for Gpu {
         // Nothing can be done about an error here, and after a failed kernel every call returns one. Work in flight
         // may still use what is freed below, hence the wait first.
         let _ = self.synchronize();
+        *lock(&self.profile) = None;
         let blas = lock(&self.blas).take();
         if let Some(blas) = blas {
             blas.destroy(self);

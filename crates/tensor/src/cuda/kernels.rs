@@ -8,6 +8,7 @@ use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute as Attribute, C
 
 use super::cache::{self, Outcome};
 use super::gpu::{Gpu, lock};
+use super::profile::Work;
 use super::{check, nvrtc};
 use crate::device::DType;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct Source {
 pub enum Arg {
     /// A device address; 0 is a null pointer.
     Ptr(u64),
+    /// A device address, and so many bytes there that the kernel reads or writes: for profiles.
+    Span(u64, u64),
     /// `int`.
     I32(i32),
     /// `long long`.
@@ -40,16 +43,21 @@ pub enum Arg {
 impl Arg {
     fn bits(self) -> u64 {
         match self {
-            Arg::Ptr(value) | Arg::U64(value) => value,
+            Arg::Ptr(value) | Arg::Span(value, _) | Arg::U64(value) => value,
             Arg::I64(value) => value as u64,
             Arg::I32(value) => u64::from(value as u32),
             Arg::F32(value) => u64::from(value.to_bits()),
         }
     }
 
+    /// Bytes that the kernel reads or writes there.
+    fn span(self) -> u64 {
+        if let Arg::Span(_, bytes) = self { bytes } else { 0 }
+    }
+
     fn bytes(self) -> usize {
         match self {
-            Arg::Ptr(_) | Arg::I64(_) | Arg::U64(_) => 8,
+            Arg::Ptr(_) | Arg::Span(..) | Arg::I64(_) | Arg::U64(_) => 8,
             Arg::I32(_) | Arg::F32(_) => 4,
         }
     }
@@ -113,7 +121,13 @@ impl Gpu {
             )
         };
         if status == CUresult::CUDA_SUCCESS {
-            return Ok(());
+            drop(kernels);
+            return self.note(|| Work {
+                name: source.name.trim_end_matches(".cu"),
+                detail: kernel.to_owned(),
+                bytes: args.iter().map(|arg| arg.span()).sum(),
+                flops: 0.0,
+            });
         }
         let reason = check::describe(status);
         Err(failed(

@@ -54,7 +54,8 @@ impl Gpu {
             };
             call.run(self, blas, gemm, &plan, &plus, &algo)
         })
-        .map_err(|error| gemm.explain(error))
+        .map_err(|error| gemm.explain(error))?;
+        self.note(|| gemm.work())
     }
 }
 

@@ -5,7 +5,7 @@
 //! stream, a block can be reused as soon as it is given back. When the driver has no more, all cached blocks go back
 //! to it and it is asked once more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Gpu;
@@ -76,6 +76,10 @@ pub(super) trait Memory {
 pub(super) struct Pool {
     free: BTreeMap<usize, Vec<u64>>,
     stats: PoolStats,
+    /// Blocks that graphs may use, and how many of them do.
+    held: BTreeMap<u64, usize>,
+    /// Blocks taken since [`Pool::start_holding`].
+    taken: Option<BTreeSet<u64>>,
 }
 
 impl Pool {
@@ -91,6 +95,9 @@ impl Pool {
             self.stats.reserved += size;
             ptr
         };
+        if let Some(taken) = &mut self.taken {
+            taken.insert(ptr);
+        }
         self.stats.in_use += size;
         self.stats.peak_in_use = self.stats.peak_in_use.max(self.stats.in_use);
         Ok(Some(ptr))
@@ -103,15 +110,44 @@ impl Pool {
         self.free.entry(size).or_default().push(ptr);
     }
 
-    /// Returns all cached blocks to the driver.
+    /// Returns all cached blocks to the driver that no graph holds.
     pub(super) fn release_cached(&mut self, memory: &impl Memory) -> Result<()> {
-        while let Some((size, blocks)) = self.free.pop_first() {
-            for ptr in blocks {
+        for (size, blocks) in &mut self.free {
+            let (keep, go) = blocks.iter().partition(|ptr| self.held.contains_key(ptr));
+            *blocks = keep;
+            for ptr in go {
                 self.stats.reserved -= size;
                 memory.free(ptr)?;
             }
         }
+        self.free.retain(|_, blocks| !blocks.is_empty());
         Ok(())
+    }
+
+    /// From here on the blocks that are handed out are held: they do not go back to the driver.
+    pub(super) fn start_holding(&mut self) {
+        self.taken = Some(BTreeSet::new());
+    }
+
+    /// The blocks handed out since [`Pool::start_holding`], each held until [`Pool::let_go`].
+    pub(super) fn stop_holding(&mut self) -> Vec<u64> {
+        let taken: Vec<u64> = self.taken.take().unwrap_or_default().into_iter().collect();
+        for &ptr in &taken {
+            *self.held.entry(ptr).or_default() += 1;
+        }
+        taken
+    }
+
+    /// Ends one hold of each of these blocks.
+    pub(super) fn let_go(&mut self, blocks: &[u64]) {
+        for ptr in blocks {
+            if let Some(count) = self.held.get_mut(ptr) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(ptr);
+                }
+            }
+        }
     }
 
     pub(super) fn stats(&self) -> PoolStats {
@@ -222,6 +258,24 @@ mod tests {
         assert_eq!(pool.take(1, &fake).unwrap(), None);
         pool.give(held, 2 << 20);
         assert_eq!(pool.stats().in_use, 6 << 20);
+    }
+
+    #[test]
+    fn what_a_graph_holds_stays_with_the_pool_until_it_is_let_go() {
+        let (fake, mut pool) = (Fake::of(4 << 20), Pool::default());
+        let other = pool.take(1 << 20, &fake).unwrap().unwrap();
+        pool.start_holding();
+        let used = pool.take(2 << 20, &fake).unwrap().unwrap();
+        pool.give(used, 2 << 20);
+        let held = pool.stop_holding();
+        assert_eq!(held, [used]);
+        pool.give(other, 1 << 20);
+        assert_eq!(pool.take(3 << 20, &fake).unwrap(), None, "there would be room without the held block");
+        assert_eq!((pool.stats().reserved, fake.left.get()), (2 << 20, 2 << 20), "the other one went back");
+        assert_eq!(pool.take(2 << 20, &fake).unwrap(), Some(used), "a held block serves anyone");
+        pool.give(used, 2 << 20);
+        pool.let_go(&held);
+        assert!(pool.take(3 << 20, &fake).unwrap().is_some());
     }
 
     #[test]

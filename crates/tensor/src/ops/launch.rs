@@ -9,9 +9,9 @@ pub(super) const WARPS: usize = 8;
 /// Shared memory for one f32 row a warp: as much as lets two blocks share a multiprocessor.
 const ROWS_BYTES: usize = 96 << 10;
 
-/// Address of the first element.
+/// The whole tensor.
 pub(super) fn ptr(tensor: &Tensor) -> Arg {
-    Arg::Ptr(tensor.ptr())
+    Arg::Span(tensor.ptr(), (tensor.numel() * tensor.dtype().size()) as u64)
 }
 
 /// Address of a column of the first row.

@@ -44,6 +44,7 @@ seed = 42
 device = "auto"
 precision = "auto"
 rounding = "nearest"
+kernels = "fast"
 diagnostics = "cheap"
 diagnostics_steps = 50
 "#;

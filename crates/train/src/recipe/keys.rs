@@ -101,6 +101,11 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["nearest", "stochastic"]),
         "how updates are rounded into weights of record in bf16",
     ),
+    key(
+        "train.kernels",
+        Kind::Choice(&["fast", "plain"]),
+        "on a GPU, where there are two: the fast kernels, or the plain ones they are held to",
+    ),
     key("train.diagnostics", Kind::Choice(&["off", "cheap", "full"]), "what is measured beside the losses"),
     key("train.diagnostics_steps", Kind::Count, "take the full diagnostics every so many steps"),
 ];

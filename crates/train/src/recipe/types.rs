@@ -138,6 +138,8 @@ pub struct Train {
     pub precision: Precision,
     /// How updates are rounded into weights of record in bf16.
     pub rounding: Rounding,
+    /// Which kernels a GPU runs where there are two.
+    pub kernels: Kernels,
     /// What is measured beside the losses.
     pub diagnostics: Diagnostics,
     /// Take the full diagnostics every so many steps.
@@ -189,6 +191,25 @@ pub enum Rounding {
     Nearest,
     /// Up or down by chance, right on average.
     Stochastic,
+}
+
+/// Which kernels a GPU runs where there are two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kernels {
+    /// The fast ones.
+    Fast,
+    /// The plain ones, to which the fast ones are held.
+    Plain,
+}
+
+impl From<Kernels> for tensor::tape::Kernels {
+    fn from(kernels: Kernels) -> Self {
+        match kernels {
+            Kernels::Fast => tensor::tape::Kernels::Fast,
+            Kernels::Plain => tensor::tape::Kernels::Plain,
+        }
+    }
 }
 
 /// What is measured beside the losses.
