@@ -10,13 +10,17 @@ use super::gpu::{Gpu, lock};
 use super::libraries::Lib;
 use super::lt::Chosen;
 use super::{check, libraries};
+use crate::device::DType;
 use crate::error::Result;
 
 impl Gpu {
-    /// Runs a matrix product on the stream. The same call on the same kind of device gives the same bits.
+    /// Runs a matrix product on the stream: by cuBLAS in f32, by cuBLASLt otherwise. The same call on the same kind of device gives the same bits.
     pub fn gemm(&self, gemm: &Gemm) -> Result<()> {
         if gemm.m == 0 || gemm.n == 0 || gemm.batch == 0 {
             return Ok(());
+        }
+        if gemm.a.dtype != DType::F32 {
+            return self.gemm_plus(gemm, gemm.c);
         }
         let plan = gemm.plan()?;
         self.with_blas(|handle| {

@@ -1,8 +1,8 @@
-//! Products with a summand that stays: D = alpha A B + beta C through cuBLASLt.
+//! Products through cuBLASLt: D = alpha A B + beta C, where the summand may stay.
 //!
-//! cuBLASLt is asked once for each kind of product which algorithm it would take first, and that one is kept: the same
-//! product gives the same bits, within a process and from one to the next. Sums that are cut along k are put together
-//! in f32 in the workspace, never in place nor in the type of the result.
+//! cuBLASLt is asked once for each kind of product which algorithms it would take; the first, or one that gives the same
+//! bits faster, is kept ([`super::tune`]): the same product gives the same bits, within a process and from one to the
+//! next. Sums that are cut along k are put together in f32 in the workspace, never in place nor in the type of the result.
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
@@ -20,6 +20,7 @@ use super::gemm::{Factor, Gemm, Operand, Plan, factor};
 use super::gpu::Gpu;
 use super::libraries;
 use super::libraries::Lib;
+use super::tune::CANDIDATES;
 use crate::error::{Error, Result};
 
 /// The algorithm of each kind of product.
@@ -42,17 +43,17 @@ impl Gpu {
         let plus = factor(plus, false)?;
         libraries::require(Lib::CublasLt)?;
         self.with_handle(|blas| {
-            let call = Call::new(&plan, &plus)?;
-            let handle: cublasLtHandle_t = blas.handle.cast();
             let key = key(&plan, &plus);
+            let call = Call::new(plan, plus)?;
             let algo = if let Some(algo) = blas.chosen.get(&key) {
                 *algo
             } else {
-                let algo = call.choose(handle, &key)?;
+                let candidates = call.candidates(blas.handle.cast(), &key)?;
+                let algo = self.fastest(blas, gemm, &call, &candidates)?;
                 blas.chosen.insert(key, algo);
                 algo
             };
-            call.run(self, blas, gemm, &plan, &plus, &algo)
+            call.run(self, blas, gemm, gemm.c.ptr, &algo)
         })
         .map_err(|error| gemm.explain(error))?;
         self.note(|| gemm.work())
@@ -77,24 +78,27 @@ fn alignment(f: &Factor) -> u32 {
     1 << bits.trailing_zeros()
 }
 
-/// The descriptions of one product; destroyed when dropped.
-struct Call {
+/// One product with its descriptions, which are destroyed when it is dropped.
+pub(super) struct Call {
+    plan: Plan,
+    plus: Factor,
     desc: cublasLtMatmulDesc_t,
     /// Of the left and right factor, the summand and the result.
     layouts: [cublasLtMatrixLayout_t; 4],
 }
 
 impl Call {
-    fn new(plan: &Plan, plus: &Factor) -> Result<Self> {
-        let mut call = Call { desc: ptr::null_mut(), layouts: [ptr::null_mut(); 4] };
+    fn new(plan: Plan, plus: Factor) -> Result<Self> {
+        let mut call = Call { plan, plus, desc: ptr::null_mut(), layouts: [ptr::null_mut(); 4] };
+        let Plan { m, n, k, ref left, ref right, ref c, batch } = call.plan;
         let (compute, scale) = (cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType_t::CUDA_R_32F);
         // SAFETY: cuBLASLt is loaded; the pointer is to a field, and what is made is destroyed in `drop`.
         check("cublasLtMatmulDescCreate", unsafe {
             sys::cublasLtMatmulDescCreate(&raw mut call.desc, compute, scale)
         })?;
         for (name, op) in [
-            (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, plan.left.op as c_int),
-            (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, plan.right.op as c_int),
+            (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, left.op as c_int),
+            (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, right.op as c_int),
         ] {
             // SAFETY: the description was made above; the value is a local of the size that is told.
             check("cublasLtMatmulDescSetAttribute", unsafe {
@@ -113,57 +117,50 @@ impl Call {
                 (rows, cols)
             }
         };
-        let sizes = [
-            stored(&plan.left, plan.m, plan.k),
-            stored(&plan.right, plan.k, plan.n),
-            (plan.m, plan.n),
-            (plan.m, plan.n),
-        ];
-        let factors = [&plan.left, &plan.right, plus, &plan.c];
+        let sizes = [stored(left, m, k), stored(right, k, n), (m, n), (m, n)];
+        let factors = [left, right, &call.plus, c];
         for ((layout, f), (rows, cols)) in call.layouts.iter_mut().zip(factors).zip(sizes) {
-            *layout = layout_of(f, rows, cols, plan.batch)?;
+            *layout = layout_of(f, rows, cols, batch)?;
         }
         Ok(call)
     }
 
-    /// What cuBLASLt would take first.
-    fn choose(&self, handle: cublasLtHandle_t, key: &Key) -> Result<cublasLtMatmulAlgo_t> {
+    /// What cuBLASLt would take, best first; at least one.
+    fn candidates(&self, handle: cublasLtHandle_t, key: &Key) -> Result<Vec<cublasLtMatmulAlgo_t>> {
         let wishes = Wishes::new(key)?;
         let [left, right, plus, c] = self.layouts;
-        let mut found = std::mem::MaybeUninit::<cublasLtMatmulHeuristicResult_t>::zeroed();
+        // SAFETY: it consists of numbers and an array of them, for which zeros are valid.
+        let none = unsafe { std::mem::zeroed::<cublasLtMatmulHeuristicResult_t>() };
+        let mut found = [none; CANDIDATES];
         let mut count = 0;
-        // SAFETY: all descriptions live; there is room for the one result asked for, and zeros are a valid one.
-        let found = unsafe {
-            check(
-                "cublasLtMatmulAlgoGetHeuristic",
-                sys::cublasLtMatmulAlgoGetHeuristic(
-                    handle,
-                    self.desc,
-                    left,
-                    right,
-                    plus,
-                    c,
-                    wishes.0,
-                    1,
-                    found.as_mut_ptr(),
-                    &raw mut count,
-                ),
-            )?;
-            found.assume_init()
-        };
+        // SAFETY: all descriptions live; there is room for as many results as are asked for.
+        check("cublasLtMatmulAlgoGetHeuristic", unsafe {
+            sys::cublasLtMatmulAlgoGetHeuristic(
+                handle,
+                self.desc,
+                left,
+                right,
+                plus,
+                c,
+                wishes.0,
+                CANDIDATES as c_int,
+                found.as_mut_ptr(),
+                &raw mut count,
+            )
+        })?;
         if count == 0 {
             return Err(failed("cublasLtMatmulAlgoGetHeuristic", "there is no algorithm for this product"));
         }
-        Ok(found.algo)
+        Ok(found[..count as usize].iter().map(|result| result.algo).collect())
     }
 
-    fn run(
+    /// Runs the product with its result at `to`.
+    pub(super) fn run(
         &self,
         gpu: &Gpu,
         blas: &Blas,
         gemm: &Gemm,
-        plan: &Plan,
-        plus: &Factor,
+        to: u64,
         algo: &cublasLtMatmulAlgo_t,
     ) -> Result<()> {
         let [left, right, summand, c] = self.layouts;
@@ -174,14 +171,14 @@ impl Call {
                 blas.handle.cast(),
                 self.desc,
                 (&raw const gemm.alpha).cast(),
-                plan.left.ptr as *const c_void,
+                self.plan.left.ptr as *const c_void,
                 left,
-                plan.right.ptr as *const c_void,
+                self.plan.right.ptr as *const c_void,
                 right,
                 (&raw const gemm.beta).cast(),
-                plus.ptr as *const c_void,
+                self.plus.ptr as *const c_void,
                 summand,
-                plan.c.ptr as *mut c_void,
+                to as *mut c_void,
                 c,
                 algo,
                 blas.workspace as *mut c_void,

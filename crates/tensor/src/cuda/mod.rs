@@ -29,6 +29,7 @@ mod pool;
 mod profile;
 mod search;
 mod solver;
+pub(crate) mod tune;
 mod versions;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! stream, a block can be reused as soon as it is given back. When the driver has no more, all cached blocks go back
 //! to it and it is asked once more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Gpu;
@@ -76,17 +76,27 @@ pub(super) trait Memory {
 pub(super) struct Pool {
     free: BTreeMap<usize, Vec<u64>>,
     stats: PoolStats,
-    /// Blocks that graphs may use, and how many of them do.
-    held: BTreeMap<u64, usize>,
-    /// Blocks taken since [`Pool::start_holding`].
-    taken: Option<BTreeSet<u64>>,
+    /// Blocks that graphs use, by address. Nobody else gets them: what lives between two launches would be overwritten.
+    held: BTreeMap<u64, Held>,
+    /// Blocks taken for the graph that is being recorded, with their sizes.
+    taken: Option<BTreeMap<u64, usize>>,
+}
+
+/// A block that graphs use.
+struct Held {
+    size: usize,
+    graphs: usize,
+    /// Whether a living buffer is in it: the result of a graph.
+    live: bool,
 }
 
 impl Pool {
     /// A block of at least so many bytes, or `None` if memory is exhausted even with nothing cached.
     pub(super) fn take(&mut self, bytes: usize, memory: &impl Memory) -> Result<Option<u64>> {
         let size = rounded(bytes);
-        let ptr = if let Some(ptr) = self.free.get_mut(&size).and_then(Vec::pop) {
+        let ptr = if let Some(ptr) = self.take_held(size) {
+            return Ok(Some(ptr));
+        } else if let Some(ptr) = self.free.get_mut(&size).and_then(Vec::pop) {
             ptr
         } else {
             let Some(ptr) = self.ask(size, memory)? else {
@@ -96,7 +106,7 @@ impl Pool {
             ptr
         };
         if let Some(taken) = &mut self.taken {
-            taken.insert(ptr);
+            taken.insert(ptr, size);
         }
         self.stats.in_use += size;
         self.stats.peak_in_use = self.stats.peak_in_use.max(self.stats.in_use);
@@ -105,49 +115,75 @@ impl Pool {
 
     /// Puts a block back that [`Pool::take`] gave for the same number of bytes.
     pub(super) fn give(&mut self, ptr: u64, bytes: usize) {
+        if let Some(held) = self.held.get_mut(&ptr) {
+            held.live = false;
+            return;
+        }
         let size = rounded(bytes);
         self.stats.in_use -= size;
         self.free.entry(size).or_default().push(ptr);
     }
 
-    /// Returns all cached blocks to the driver that no graph holds.
+    /// Returns all cached blocks to the driver.
     pub(super) fn release_cached(&mut self, memory: &impl Memory) -> Result<()> {
-        for (size, blocks) in &mut self.free {
-            let (keep, go) = blocks.iter().partition(|ptr| self.held.contains_key(ptr));
-            *blocks = keep;
-            for ptr in go {
+        while let Some((size, blocks)) = self.free.pop_first() {
+            for ptr in blocks {
                 self.stats.reserved -= size;
                 memory.free(ptr)?;
             }
         }
-        self.free.retain(|_, blocks| !blocks.is_empty());
         Ok(())
     }
 
-    /// From here on the blocks that are handed out are held: they do not go back to the driver.
+    /// From here on the blocks that are handed out are those of a graph. Blocks of other graphs that hold no living buffer
+    /// come first: graphs run one after the other.
     pub(super) fn start_holding(&mut self) {
-        self.taken = Some(BTreeSet::new());
+        self.taken = Some(BTreeMap::new());
     }
 
-    /// The blocks handed out since [`Pool::start_holding`], each held until [`Pool::let_go`].
+    /// The blocks of the graph: kept for it, and counted as in use, until [`Pool::let_go`].
     pub(super) fn stop_holding(&mut self) -> Vec<u64> {
-        let taken: Vec<u64> = self.taken.take().unwrap_or_default().into_iter().collect();
-        for &ptr in &taken {
-            *self.held.entry(ptr).or_default() += 1;
+        let taken = self.taken.take().unwrap_or_default();
+        for (&ptr, &size) in &taken {
+            if let Some(held) = self.held.get_mut(&ptr) {
+                held.graphs += 1;
+                continue;
+            }
+            let cached = self.free.entry(size).or_default();
+            let place = cached.iter().position(|&block| block == ptr);
+            if let Some(place) = place {
+                cached.swap_remove(place);
+                self.stats.in_use += size;
+            }
+            self.held.insert(ptr, Held { size, graphs: 1, live: place.is_none() });
         }
-        taken
+        self.stats.peak_in_use = self.stats.peak_in_use.max(self.stats.in_use);
+        taken.into_keys().collect()
     }
 
-    /// Ends one hold of each of these blocks.
+    /// Gives the blocks of one graph back.
     pub(super) fn let_go(&mut self, blocks: &[u64]) {
         for ptr in blocks {
-            if let Some(count) = self.held.get_mut(ptr) {
-                *count -= 1;
-                if *count == 0 {
-                    self.held.remove(ptr);
-                }
+            let Some(held) = self.held.get_mut(ptr) else { continue };
+            held.graphs -= 1;
+            if held.graphs > 0 {
+                continue;
+            }
+            let Held { size, live, .. } = self.held.remove(ptr).expect("found above");
+            if !live {
+                self.stats.in_use -= size;
+                self.free.entry(size).or_default().push(*ptr);
             }
         }
+    }
+
+    /// While a graph is recorded: a block that other graphs use and no living buffer is in.
+    fn take_held(&mut self, size: usize) -> Option<u64> {
+        let taken = self.taken.as_mut()?;
+        let (&ptr, held) = self.held.iter_mut().find(|(_, held)| held.size == size && !held.live)?;
+        held.live = true;
+        taken.insert(ptr, size);
+        Some(ptr)
     }
 
     pub(super) fn stats(&self) -> PoolStats {
@@ -261,21 +297,31 @@ mod tests {
     }
 
     #[test]
-    fn what_a_graph_holds_stays_with_the_pool_until_it_is_let_go() {
-        let (fake, mut pool) = (Fake::of(4 << 20), Pool::default());
-        let other = pool.take(1 << 20, &fake).unwrap().unwrap();
+    fn the_blocks_of_a_graph_serve_nobody_else_but_later_graphs() {
+        let (fake, mut pool) = (Fake::of(8 << 20), Pool::default());
+        let size = 1 << 20;
+        let take = |pool: &mut Pool| pool.take(size, &fake).unwrap().unwrap();
         pool.start_holding();
-        let used = pool.take(2 << 20, &fake).unwrap().unwrap();
-        pool.give(used, 2 << 20);
-        let held = pool.stop_holding();
-        assert_eq!(held, [used]);
-        pool.give(other, 1 << 20);
-        assert_eq!(pool.take(3 << 20, &fake).unwrap(), None, "there would be room without the held block");
-        assert_eq!((pool.stats().reserved, fake.left.get()), (2 << 20, 2 << 20), "the other one went back");
-        assert_eq!(pool.take(2 << 20, &fake).unwrap(), Some(used), "a held block serves anyone");
-        pool.give(used, 2 << 20);
-        pool.let_go(&held);
-        assert!(pool.take(3 << 20, &fake).unwrap().is_some());
+        let (passing, result) = (take(&mut pool), take(&mut pool));
+        pool.give(passing, size);
+        let first = pool.stop_holding();
+        assert_eq!((first.len(), pool.stats().in_use), (2, 2 * size));
+        let other = take(&mut pool);
+        assert!(![passing, result].contains(&other), "it may live on beside the graph");
+        pool.start_holding();
+        let shared = take(&mut pool);
+        assert_eq!(shared, passing, "graphs run one after the other");
+        let own = take(&mut pool);
+        pool.give(shared, size);
+        pool.give(own, size);
+        let second = pool.stop_holding();
+        pool.give(result, size);
+        pool.give(other, size);
+        assert_eq!((second.len(), pool.stats().in_use), (2, 3 * size), "what graphs hold is in use");
+        pool.let_go(&first);
+        assert_eq!(pool.stats().in_use, 2 * size, "the block of both is still held");
+        pool.let_go(&second);
+        assert_eq!((pool.stats().in_use, pool.stats().reserved), (0, 4 * size));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use super::copies::{elapsed, new_event};
 use super::gpu::{Gpu, lock};
 use crate::error::Result;
 
+/// Events recorded one after the other to learn what they cost.
+const EMPTY: usize = 200;
+
 /// What one piece of work is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Work {
@@ -25,13 +28,12 @@ pub struct Work {
 pub struct Cost {
     /// What it was.
     pub work: Work,
-    /// Milliseconds on the device.
+    /// Milliseconds on the device, without those of the event.
     pub ms: f64,
 }
 
 impl Gpu {
-    /// From here on the time of everything on the stream is taken, until [`Gpu::stop_profile`]. It costs about a
-    /// microsecond for each piece of work.
+    /// From here on the time of everything on the stream is taken, until [`Gpu::stop_profile`].
     pub fn start_profile(&self) -> Result<()> {
         self.bind()?;
         let recorder = Recorder { marks: vec![(None, self.mark()?)] };
@@ -41,16 +43,24 @@ impl Gpu {
 
     /// Ends the profile: everything since its start, in order.
     pub fn stop_profile(&self) -> Result<Vec<Cost>> {
-        let Some(mut recorder) = lock(&self.profile).take() else { return Ok(Vec::new()) };
+        let Some(recorder) = lock(&self.profile).take() else { return Ok(Vec::new()) };
         self.synchronize()?;
-        let marks = std::mem::take(&mut recorder.marks);
-        let mut costs = Vec::with_capacity(marks.len());
-        for pair in marks.windows(2) {
+        let empty = self.empty_interval()?;
+        let mut costs = Vec::with_capacity(recorder.marks.len());
+        for pair in recorder.marks.windows(2) {
             let [(_, before), (Some(work), after)] = pair else { continue };
-            costs.push(Cost { work: work.clone(), ms: f64::from(elapsed(*before, *after)?) });
+            let ms = f64::from(elapsed(*before, *after)?) - empty;
+            costs.push(Cost { work: work.clone(), ms: ms.max(0.0) });
         }
-        recorder.marks = marks;
         Ok(costs)
+    }
+
+    /// Milliseconds between two events with nothing between them: what the events themselves add to each piece.
+    fn empty_interval(&self) -> Result<f64> {
+        let marks = (0..=EMPTY).map(|_| Ok((None, self.mark()?))).collect::<Result<_>>()?;
+        let recorder = Recorder { marks };
+        let whole = elapsed(recorder.marks[0].1, recorder.marks[EMPTY].1)?;
+        Ok(f64::from(whole) / EMPTY as f64)
     }
 
     /// Says what was just put on the stream.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+mod graph;
 mod linalg;
 
 use super::*;

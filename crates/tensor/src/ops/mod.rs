@@ -48,6 +48,7 @@ pub const KERNELS: &[&Source] = &[
     &scan::SOURCE,
     &swiglu::SOURCE,
     &crate::cuda::cholesky::SOURCE,
+    &crate::cuda::tune::SOURCE,
     &crate::linalg::SOURCE,
     &crate::random::SOURCE,
 ];

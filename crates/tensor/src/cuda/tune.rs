@@ -1,0 +1,141 @@
+//! Which of cuBLASLt's algorithms a product takes: the fastest of those that give the same bits as the first one.
+//!
+//! cuBLASLt orders its algorithms by a model of the device, and the first is seldom far from the best. Those that cut the
+//! result into other tiles but add up each element in the same order give the same bits, so a choice among them by timing
+//! changes no result. That they are the same is measured, on the operands of the first call. The choice is made once for
+//! each kind of product; while a graph is recorded it is the first one.
+
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
+
+use cudarc::driver::sys::{self, CUevent};
+
+use super::blas::Blas;
+use super::check;
+use super::copies::{elapsed, new_event};
+use super::gemm::Gemm;
+use super::gpu::Gpu;
+use super::kernels::{Arg, Source};
+use super::lt::Call;
+use crate::device::DType;
+use crate::error::{Error, Result};
+
+pub(crate) static SOURCE: Source = Source { name: "tune.cu", text: include_str!("tune.cu") };
+
+/// Algorithms tried.
+pub(super) const CANDIDATES: usize = 12;
+/// Runs of each, of which the fastest counts.
+const RUNS: usize = 4;
+/// Products below so many operations are left with the first algorithm.
+const WORTH: f64 = 2e8;
+/// Share of the first one's time that another must come below.
+const BETTER: f32 = 0.98;
+
+impl Gpu {
+    /// The algorithm for `call`, of `candidates` in cuBLASLt's order. They write to memory of their own.
+    pub(super) fn fastest(
+        &self,
+        blas: &Blas,
+        gemm: &Gemm,
+        call: &Call,
+        candidates: &[cublasLtMatmulAlgo_t],
+    ) -> Result<cublasLtMatmulAlgo_t> {
+        let first = candidates[0];
+        let small = gemm.work().flops < WORTH;
+        if candidates.len() == 1 || small || self.capturing.load(Ordering::Relaxed) {
+            return Ok(first);
+        }
+        let trial = match Trial::new(self, gemm) {
+            // The bits are the same either way.
+            Err(Error::OutOfMemory { .. }) => return Ok(first),
+            other => other?,
+        };
+        // Twice: whatever is set up at first use is not the algorithm's time.
+        trial.time(blas, call, &first, trial.expected)?;
+        let mut best = (first, BETTER * trial.time(blas, call, &first, trial.expected)?);
+        for algo in &candidates[1..] {
+            // One that the library proposes may still refuse to run.
+            let Ok(ms) = trial.time(blas, call, algo, trial.found) else { continue };
+            if ms < best.1 && trial.same_bits()? {
+                best = (*algo, ms);
+            }
+        }
+        Ok(best.0)
+    }
+}
+
+/// Memory for two results and what else it takes to compare algorithms.
+struct Trial<'a> {
+    gpu: &'a Gpu,
+    gemm: &'a Gemm,
+    bytes: usize,
+    expected: u64,
+    found: u64,
+    count: u64,
+    marks: [CUevent; 2],
+}
+
+impl<'a> Trial<'a> {
+    fn new(gpu: &'a Gpu, gemm: &'a Gemm) -> Result<Self> {
+        let (c, cols) = (gemm.c, if gemm.c.transposed { gemm.m } else { gemm.n });
+        let rows = gemm.m * gemm.n / cols;
+        let elements = (gemm.batch - 1) * c.stride + (rows - 1) * c.ld + cols;
+        let bytes = (elements * c.dtype.size()).next_multiple_of(4);
+        let marks = [ptr::null_mut(); 2];
+        let mut trial = Trial { gpu, gemm, bytes, expected: 0, found: 0, count: 0, marks };
+        for place in [&mut trial.expected, &mut trial.found] {
+            *place = gpu.take(bytes)?;
+            // Not every word of it need be part of the result.
+            gpu.fill_zero(*place, bytes)?;
+        }
+        trial.count = gpu.take(4)?;
+        for mark in &mut trial.marks {
+            *mark = new_event(sys::CUevent_flags::CU_EVENT_DEFAULT)?;
+        }
+        Ok(trial)
+    }
+
+    /// Milliseconds of the fastest of some runs into `to`.
+    fn time(&self, blas: &Blas, call: &Call, algo: &cublasLtMatmulAlgo_t, to: u64) -> Result<f32> {
+        let [start, stop] = self.marks;
+        let record = |event| {
+            // SAFETY: event and stream are of the same, current context.
+            check::driver("cuEventRecord", unsafe { sys::cuEventRecord(event, self.gpu.stream) })
+        };
+        let mut best = f32::INFINITY;
+        for _ in 0..RUNS {
+            record(start)?;
+            call.run(self.gpu, blas, self.gemm, to, algo)?;
+            record(stop)?;
+            best = best.min(elapsed(start, stop)?);
+        }
+        Ok(best)
+    }
+
+    fn same_bits(&self) -> Result<bool> {
+        self.gpu.fill_zero(self.count, 4)?;
+        let [expected, found, count] = [self.expected, self.found, self.count].map(Arg::Ptr);
+        let args = [expected, found, count, Arg::I64((self.bytes / 4) as i64)];
+        let (grid, block) = ([1024, 1, 1], [256, 1, 1]);
+        self.gpu.launch(&SOURCE, DType::F32, "count_differences", grid, block, 0, &args)?;
+        let mut differences = [0; 4];
+        self.gpu.download(&mut differences, self.count)?;
+        Ok(differences == [0; 4])
+    }
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        for (place, bytes) in [(self.expected, self.bytes), (self.found, self.bytes), (self.count, 4)] {
+            if place != 0 {
+                self.gpu.give(place, bytes);
+            }
+        }
+        for event in self.marks.into_iter().filter(|event| !event.is_null()) {
+            // SAFETY: made in `new`, destroyed once; an error at the end has no remedy.
+            let _ = unsafe { sys::cuEventDestroy_v2(event) };
+        }
+    }
+}
