@@ -100,18 +100,36 @@ pub struct Param {
     pub value: Tensor,
     /// Its gradient, f32.
     pub grad: Tensor,
-    written: Arc<AtomicBool>,
+    /// Of each weight that it consists of.
+    written: Vec<Arc<AtomicBool>>,
 }
 
 impl Param {
     /// A weight by itself, outside any bank (checks and tests).
     pub fn alone(value: Tensor, grad: Tensor) -> Self {
-        Param { value, grad, written: Arc::default() }
+        Param { value, grad, written: vec![Arc::default()] }
+    }
+
+    /// These weights as one, along their first axis, where they and their gradients lie next to each other in this order.
+    pub fn joined(parts: &[&Param]) -> Option<Self> {
+        let values: Vec<&Tensor> = parts.iter().map(|part| &part.value).collect();
+        let grads: Vec<&Tensor> = parts.iter().map(|part| &part.grad).collect();
+        let written = parts.iter().flat_map(|part| part.written.iter().cloned()).collect();
+        Some(Param { value: Tensor::joined(&values)?, grad: Tensor::joined(&grads)?, written })
     }
 
     /// Whether a backward pass must add to `grad` (true) or overwrite it: the first write of a step overwrites.
+    ///
+    /// # Panics
+    /// If of the weights that it consists of some were written in this step and some were not.
     pub(crate) fn accumulate(&self) -> bool {
-        self.written.swap(true, Ordering::Relaxed)
+        let before: Vec<bool> =
+            self.written.iter().map(|written| written.swap(true, Ordering::Relaxed)).collect();
+        assert!(
+            before.windows(2).all(|pair| pair[0] == pair[1]),
+            "only a part of a joined weight was written"
+        );
+        before[0]
     }
 }
 
@@ -220,14 +238,14 @@ impl Params {
     /// Starts a step: the next write to each gradient overwrites it.
     pub fn begin_step(&self) {
         for handle in &self.handles {
-            handle.written.store(false, Ordering::Relaxed);
+            handle.written[0].store(false, Ordering::Relaxed);
         }
     }
 
     /// Ends the backward passes of a step: zeroes the gradients that none of them wrote.
     pub fn finish_grads(&self) -> Result<()> {
         for handle in &self.handles {
-            if !handle.written.swap(true, Ordering::Relaxed) {
+            if !handle.written[0].swap(true, Ordering::Relaxed) {
                 handle.grad.fill_zero()?;
             }
         }

@@ -109,6 +109,22 @@ impl Tensor {
         Tensor { offset: self.offset + start * stride, shape, ..self.clone() }
     }
 
+    /// These tensors as one, along their first axis, where they lie next to each other in this order.
+    pub(crate) fn joined(parts: &[&Tensor]) -> Option<Tensor> {
+        let (first, rest) = parts.split_first()?;
+        let mut whole = (*first).clone();
+        for part in rest {
+            let follows = Arc::ptr_eq(&part.storage, &whole.storage)
+                && part.offset == whole.offset + whole.numel()
+                && part.shape[1..] == whole.shape[1..];
+            if !follows {
+                return None;
+            }
+            whole.shape[0] += part.shape[0];
+        }
+        Some(whole)
+    }
+
     /// Reads a CPU tensor in place.
     ///
     /// # Panics
