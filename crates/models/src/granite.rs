@@ -94,23 +94,23 @@ impl Stack for Granite {
         check_len(layout, self.max_len)?;
         let eps = self.config.rms_norm_eps as f32;
         let m = self.config.residual_multiplier as f32;
-        for layer in &self.layers {
-            let normed = ops::rms_norm(tape, &x, &layer.input_norm, eps)?;
+        let input_norm = |i: usize| self.layers.get(i).map_or(&self.norm, |layer| &layer.input_norm);
+        let mut normed = ops::rms_norm(tape, &x, input_norm(0), eps)?;
+        for (i, layer) in self.layers.iter().enumerate() {
             let mixed = match &layer.mixer {
                 Mixer::Attention(attention) => {
                     attention.forward(tape, &normed, layout, self.rope.as_ref())?
                 }
                 Mixer::Mamba(mamba) => self.mamba(tape, mamba, &normed, layout)?,
             };
-            x = ops::residual(tape, &x, &mixed, m)?;
-            let normed = ops::rms_norm(tape, &x, &layer.post_norm, eps)?;
+            (x, normed) = ops::residual_norm(tape, &x, &mixed, m, &layer.post_norm, eps)?;
             let fused = ops::linear(tape, &normed, &layer.gate_up, None)?;
             let ff = self.config.shared_intermediate_size;
             let active = ops::swiglu(tape, &Cols::new(&fused, 0, ff), &Cols::new(&fused, ff, ff))?;
             let y = ops::linear(tape, &active, &layer.down, None)?;
-            x = ops::residual(tape, &x, &y, m)?;
+            (x, normed) = ops::residual_norm(tape, &x, &y, m, input_norm(i + 1), eps)?;
         }
-        Ok(ops::rms_norm(tape, &x, &self.norm, eps)?)
+        Ok(normed)
     }
 }
 

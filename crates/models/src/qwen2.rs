@@ -60,17 +60,17 @@ impl Qwen2 {
 impl Stack for Qwen2 {
     fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
         check_len(layout, self.max_len)?;
-        for layer in &self.layers {
-            let normed = ops::rms_norm(tape, &x, &layer.input_norm, self.eps)?;
+        let input_norm = |i: usize| self.layers.get(i).map_or(&self.norm, |layer| &layer.input_norm);
+        let mut normed = ops::rms_norm(tape, &x, input_norm(0), self.eps)?;
+        for (i, layer) in self.layers.iter().enumerate() {
             let mixed = layer.attention.forward(tape, &normed, layout, Some(&self.rope))?;
-            x = ops::residual(tape, &x, &mixed, 1.0)?;
-            let normed = ops::rms_norm(tape, &x, &layer.post_norm, self.eps)?;
+            (x, normed) = ops::residual_norm(tape, &x, &mixed, 1.0, &layer.post_norm, self.eps)?;
             let gate = ops::linear(tape, &normed, &layer.gate, None)?;
             let up = ops::linear(tape, &normed, &layer.up, None)?;
             let active = ops::swiglu(tape, &Cols::all(&gate), &Cols::all(&up))?;
             let y = ops::linear(tape, &active, &layer.down, None)?;
-            x = ops::residual(tape, &x, &y, 1.0)?;
+            (x, normed) = ops::residual_norm(tape, &x, &y, 1.0, input_norm(i + 1), self.eps)?;
         }
-        Ok(ops::rms_norm(tape, &x, &self.norm, self.eps)?)
+        Ok(normed)
     }
 }

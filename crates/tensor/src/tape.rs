@@ -4,7 +4,13 @@
 //! pass, so results do not depend on timing. A value may also be read by columns (the fused projections of a
 //! Mamba2 layer): then each reader owns its columns of one gradient buffer and overwrites them; a reader missing
 //! at the end is an error.
+//!
+//! A value that its operation can make again from what its backward step reads anyway (a norm's output, say) need not
+//! live until then. [`Var::kept`] tells a reader so: a linear layer then keeps nothing of it and, in its backward step,
+//! leaves the gradient of its weight to the step that makes the value again, which comes after those of all readers.
 
+use crate::linalg::{Factor, matmul};
+use crate::params::Param;
 use crate::{DType, Device, Error, Precision, Result, Tensor};
 
 /// A value on the tape.
@@ -13,6 +19,15 @@ pub struct Var {
     pub(crate) id: usize,
     /// The value.
     pub value: Tensor,
+    /// Whether the backward pass makes the value again.
+    remade: bool,
+}
+
+impl Var {
+    /// What a reader keeps of it that could do with [`Grads::defer`]: nothing where the value is made again.
+    pub(crate) fn kept(&self) -> Option<Tensor> {
+        (!self.remade).then(|| self.value.clone())
+    }
 }
 
 /// Which kernels a GPU runs for an operation that has two.
@@ -79,7 +94,7 @@ impl Tape {
     /// A value without history.
     pub fn leaf(&mut self, value: Tensor) -> Var {
         self.count += 1;
-        Var { id: self.count - 1, value }
+        Var { id: self.count - 1, value, remade: false }
     }
 
     /// Appends an operation's result and its backward step.
@@ -90,22 +105,54 @@ impl Tape {
         backward: impl FnOnce(&Tensor, &mut Grads) -> Result<()> + 'static,
     ) -> Var {
         let var = self.leaf(value);
-        if self.recording {
-            let id = var.id;
-            let step = move |grads: &mut Grads| match grads.take(id)? {
-                Some(dy) => backward(&dy, grads),
-                None => Ok(()),
-            };
-            self.steps.push((op, Box::new(step)));
-        }
+        let id = var.id;
+        self.step(op, move |grads| match grads.take(id)? {
+            Some(dy) => backward(&dy, grads),
+            None => Ok(()),
+        });
         var
+    }
+
+    /// As [`Tape::push`], for a value that the backward step makes again: it writes it to the tensor that it is given,
+    /// of the shape and type of the gradient.
+    pub(crate) fn push_remade(
+        &mut self,
+        op: &'static str,
+        value: Tensor,
+        backward: impl FnOnce(&Tensor, Option<&Tensor>, &mut Grads) -> Result<()> + 'static,
+    ) -> Var {
+        let var = self.remade(value);
+        let id = var.id;
+        self.step(op, move |grads| match grads.take(id)? {
+            Some(dy) => grads.remake(id, &dy, |again, grads| backward(&dy, again, grads)),
+            None => Ok(()),
+        });
+        var
+    }
+
+    /// A value whose operation appends its step itself and makes the value again in it ([`Grads::remake`]).
+    pub(crate) fn remade(&mut self, value: Tensor) -> Var {
+        Var { remade: true, ..self.leaf(value) }
+    }
+
+    /// Appends the backward step of an operation with several results, which are leaves to the tape: it runs whether or
+    /// not they have gradients.
+    pub(crate) fn step(
+        &mut self,
+        op: &'static str,
+        backward: impl FnOnce(&mut Grads) -> Result<()> + 'static,
+    ) {
+        if self.recording {
+            self.steps.push((op, Box::new(backward)));
+        }
     }
 
     /// Runs the backward pass from `root` with gradient `seed` (of `root`'s shape), consuming the tape.
     /// Parameter gradients land in the parameters; gradients of leaves stay in the result.
     pub fn backward(self, root: &Var, seed: Tensor) -> Result<Grads> {
-        let mut grads = Grads { slots: Vec::new() };
+        let mut grads = Grads { device: self.device, slots: Vec::new(), deferred: Vec::new() };
         grads.slots.resize_with(self.count, || None);
+        grads.deferred.resize_with(self.count, Vec::new);
         grads.slots[root.id] = Some(Slot { grad: seed, covered: None });
         for (_, step) in self.steps.into_iter().rev() {
             step(&mut grads)?;
@@ -119,9 +166,18 @@ struct Slot {
     covered: Option<usize>,
 }
 
+/// A product `weight.grad += dy^T x` that waits for `x`.
+struct Deferred {
+    weight: Param,
+    dy: Tensor,
+}
+
 /// Gradients of the values on a tape, while the backward pass runs and after it.
 pub struct Grads {
+    device: Device,
     slots: Vec<Option<Slot>>,
+    /// For each value, what waits for it to be made again.
+    deferred: Vec<Vec<Deferred>>,
 }
 
 impl Grads {
@@ -132,16 +188,15 @@ impl Grads {
 
     /// The buffer an operation writes the gradient of `var` to, and whether it must add to what is there.
     pub(crate) fn target(&mut self, var: &Var) -> Result<(Tensor, bool)> {
-        self.target_like(var.id, &var.value, var.value.dtype())
+        self.target_of(var.id, var.value.shape(), var.value.dtype())
     }
 
-    /// As [`Grads::target`] for the value `id`, of the shape of `like` and type `dtype`: for operations that
-    /// need not keep the value.
-    pub(crate) fn target_like(&mut self, id: usize, like: &Tensor, dtype: DType) -> Result<(Tensor, bool)> {
+    /// As [`Grads::target`] for the value `id`, of this shape and type: for operations that need not keep the value.
+    pub(crate) fn target_of(&mut self, id: usize, shape: &[usize], dtype: DType) -> Result<(Tensor, bool)> {
         if let Some(slot) = &self.slots[id] {
             return Ok((slot.grad.clone(), true));
         }
-        let grad = like.device().empty(like.shape(), dtype)?;
+        let grad = self.device.empty(shape, dtype)?;
         self.slots[id] = Some(Slot { grad: grad.clone(), covered: None });
         Ok((grad, false))
     }
@@ -170,7 +225,32 @@ impl Grads {
         Ok(grad)
     }
 
-    fn take(&mut self, id: usize) -> Result<Option<Tensor>> {
+    /// Leaves `weight.grad += dy^T x` for when the value `x`, which is not kept, is made again.
+    pub(crate) fn defer(&mut self, x: usize, weight: &Param, dy: &Tensor) {
+        self.deferred[x].push(Deferred { weight: weight.clone(), dy: dy.clone() });
+    }
+
+    /// Runs the backward step of an operation that makes the value `id` again, where anything waits for it, in a tensor
+    /// of the shape and type of its gradient `dy`; then what waits.
+    pub(crate) fn remake(
+        &mut self,
+        id: usize,
+        dy: &Tensor,
+        backward: impl FnOnce(Option<&Tensor>, &mut Grads) -> Result<()>,
+    ) -> Result<()> {
+        let waiting = std::mem::take(&mut self.deferred[id]);
+        if waiting.is_empty() {
+            return backward(None, self);
+        }
+        let again = self.device.empty(dy.shape(), dy.dtype())?;
+        backward(Some(&again), self)?;
+        waiting.iter().try_for_each(|Deferred { weight, dy }| {
+            matmul(&weight.grad, weight.accumulate(), 1.0, Factor::from(dy).t(), &again)
+        })
+    }
+
+    /// Takes the gradient of the value `id`, if it has one.
+    pub(crate) fn take(&mut self, id: usize) -> Result<Option<Tensor>> {
         match self.slots[id].take() {
             None => Ok(None),
             Some(Slot { grad, covered: Some(n) }) if n != grad.cols() => {

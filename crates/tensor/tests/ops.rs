@@ -108,6 +108,11 @@ proptest! {
     }
 
     #[test]
+    fn residual_norm(rows in 1usize..70, width in 2usize..40, m in -2.0f32..2.0, seed: u64) {
+        holds(check::residual_norm(rows, width, m), seed)?;
+    }
+
+    #[test]
     fn gated_rms_norm(rows in 1usize..70, (width, inside) in widths(), seed: u64) {
         holds(check::gated_rms_norm(rows, width, inside), seed)?;
     }

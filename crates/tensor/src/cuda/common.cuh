@@ -144,6 +144,42 @@ DEVICE void load_batch(const T *row, int base, int width, float (&x)[BATCH][W]) 
     }
 }
 
+// W elements as they are stored, to be unpacked where they are used: in bf16 half the registers.
+template <int W> struct Packed {
+    elem x;
+    __device__ __forceinline__ void read(const elem *p) { x = p[0]; }
+    __device__ __forceinline__ void clear() { x = store(0.0f); }
+    __device__ __forceinline__ void unpack(float (&to)[1]) const { to[0] = load(x); }
+};
+
+template <> struct Packed<VEC> {
+    uint4 x;
+    __device__ __forceinline__ void read(const elem *p) { x = *reinterpret_cast<const uint4 *>(p); }
+    __device__ __forceinline__ void clear() { x = make_uint4(0, 0, 0, 0); }
+    __device__ __forceinline__ void unpack(float (&to)[VEC]) const {
+        u32 words[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if constexpr (VEC == 8) {
+                to[2 * i] = __uint_as_float(words[i] << 16);
+                to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+            } else {
+                to[i] = __uint_as_float(words[i]);
+            }
+        }
+    }
+};
+
+// As load_batch, packed.
+template <int BATCH, int W>
+DEVICE void read_batch(const elem *row, int base, int width, Packed<W> (&x)[BATCH]) {
+#pragma unroll
+    for (int k = 0; k < BATCH; k++) {
+        if (base + k * 32 * W < width) x[k].read(row + base + k * 32 * W);
+        else x[k].clear();
+    }
+}
+
 // ---- Reductions: the order of the operations depends on the block's size alone ----
 
 struct Sum {

@@ -1,118 +1,151 @@
-// w g / rms(g) with g = y silu(z). A warp has a row at a time; a lane has W columns of every 32 * W, BATCH such pieces
-// in flight. What the second pass over a row reads again is in shared memory or in the L1 cache.
+// w g / rms(g) with g = y silu(z). A warp has a row at a time; a lane has W columns of every 32 * W. Rows of up to BATCH
+// such pieces stay in registers between the two passes over them (HELD).
 #include "common.cuh"
 
-constexpr int BATCH = 3;
+constexpr int BATCH = 6;
 
+// g of pieces from `base` on.
 template <int W>
+DEVICE void gate(const elem *y, const elem *z, int base, int width, float (&g)[BATCH][W]) {
+    Packed<W> a[BATCH], b[BATCH];
+    read_batch(y, base, width, a);
+    read_batch(z, base, width, b);
+#pragma unroll
+    for (int k = 0; k < BATCH; k++) {
+        float v[W];
+        a[k].unpack(g[k]);
+        b[k].unpack(v);
+#pragma unroll
+        for (int i = 0; i < W; i++) g[k][i] *= silu(v[i]);
+    }
+}
+
+template <int W, bool HELD>
 DEVICE void forward(elem *__restrict__ out, float *__restrict__ inverse, const elem *__restrict__ y,
                     const elem *__restrict__ z, i64 z_stride, const float *__restrict__ weight, float eps, i64 rows,
-                    int width, float *shared) {
+                    int width) {
     constexpr int STEP = 32 * W;
     i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     y += row * width;
     z += row * z_stride;
     out += row * width;
-    // g of this row; a lane touches its own columns only.
-    float *gated = shared + threadIdx.y * width;
-    float squares = 0;
-    for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
-        float a[BATCH][W], b[BATCH][W];
-        load_batch(y, base, width, a);
-        load_batch(z, base, width, b);
+    float g[BATCH][W], squares = 0;
+    int base = threadIdx.x * W;
+    do {
+        gate<W>(y, z, base, width, g);
 #pragma unroll
-        for (int k = 0; k < BATCH; k++) {
-            if (base + k * STEP >= width) continue;
+        for (int k = 0; k < BATCH; k++)
 #pragma unroll
-            for (int i = 0; i < W; i++) {
-                a[k][i] *= silu(b[k][i]);
-                squares = fmaf(a[k][i], a[k][i], squares);
-            }
-            store_many<W>(gated + base + k * STEP, a[k]);
-        }
-    }
+            for (int i = 0; i < W; i++) squares = fmaf(g[k][i], g[k][i], squares);
+        base += BATCH * STEP;
+    } while (!HELD && base < width);
     float r = 1.0f / sqrtf(warp_sum(squares) / (float)width + eps);
     if (threadIdx.x == 0) inverse[row] = r;
-    for (int c = threadIdx.x * W; c < width; c += STEP) {
-        float g[W], w[W];
-        load_many<W>(gated + c, g);
-        load_many<W>(weight + c, w);
+    base = threadIdx.x * W;
+    do {
+        if (!HELD) gate<W>(y, z, base, width, g);
 #pragma unroll
-        for (int i = 0; i < W; i++) g[i] = w[i] * (g[i] * r);
-        store_many<W>(out + c, g);
-    }
+        for (int k = 0; k < BATCH; k++) {
+            int at = base + k * STEP;
+            if (at >= width) continue;
+            float w[W];
+            load_many<W>(weight + at, w);
+#pragma unroll
+            for (int i = 0; i < W; i++) g[k][i] = w[i] * (g[k][i] * r);
+            store_many<W>(out + at, g[k]);
+        }
+        base += BATCH * STEP;
+    } while (!HELD && base < width);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
 gated_norm_forward(elem *out, float *inverse, const elem *y, const elem *z, i64 z_stride, const float *weight,
                    float eps, i64 rows, int width, int vec) {
-    extern __shared__ float4 shared[];
-    float *gated = reinterpret_cast<float *>(shared);
-    if (vec) forward<VEC>(out, inverse, y, z, z_stride, weight, eps, rows, width, gated);
-    else forward<1>(out, inverse, y, z, z_stride, weight, eps, rows, width, gated);
+    if (vec && width <= BATCH * 32 * VEC) {
+        forward<VEC, true>(out, inverse, y, z, z_stride, weight, eps, rows, width);
+    } else if (vec) {
+        forward<VEC, false>(out, inverse, y, z, z_stride, weight, eps, rows, width);
+    } else {
+        forward<1, false>(out, inverse, y, z, z_stride, weight, eps, rows, width);
+    }
 }
 
-// dz has the stride of z.
-template <int W>
-DEVICE void backward(elem *__restrict__ dy, int add, elem *__restrict__ dz, float *__restrict__ partial,
-                     const elem *__restrict__ dout, const float *__restrict__ inverse, const elem *__restrict__ y,
-                     const elem *__restrict__ z, i64 z_stride, const float *__restrict__ weight, i64 rows, int width,
-                     float *shared) {
+// dz has the stride of z. again, if any, is the result once more.
+template <int W, bool HELD>
+DEVICE void backward(elem *__restrict__ dy, int add, elem *__restrict__ dz, elem *__restrict__ again,
+                     float *__restrict__ partial, const elem *__restrict__ dout, const float *__restrict__ inverse,
+                     const elem *__restrict__ y, const elem *__restrict__ z, i64 z_stride,
+                     const float *__restrict__ weight, i64 rows, int width, float *shared) {
     constexpr int STEP = 32 * W;
     // This warp's sum for the weight's gradient; a lane touches its own columns only.
-    float *dw = shared + threadIdx.y * width;
-    for (int c = threadIdx.x * W; c < width; c += STEP) {
+    float *dw = shared + threadIdx.y * width, zero[W];
 #pragma unroll
-        for (int i = 0; i < W; i++) dw[c + i] = 0;
-    }
+    for (int i = 0; i < W; i++) zero[i] = 0;
+    for (int c = threadIdx.x * W; c < width; c += STEP) store_many<W>(dw + c, zero);
     for (i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += (i64)gridDim.x * blockDim.y) {
         const elem *d_row = dout + row * width, *y_row = y + row * width, *z_row = z + row * z_stride;
-        elem *dy_row = dy + row * width, *dz_row = dz + row * z_stride;
+        Packed<W> d[BATCH], a[BATCH], b[BATCH];
         float r = inverse[row], dot = 0;
-        for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
-            float d[BATCH][W], a[BATCH][W], b[BATCH][W];
-            load_batch(d_row, base, width, d);
-            load_batch(y_row, base, width, a);
-            load_batch(z_row, base, width, b);
+        int base = threadIdx.x * W;
+        do {
+            read_batch(d_row, base, width, d);
+            read_batch(y_row, base, width, a);
+            read_batch(z_row, base, width, b);
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
-                if (base + k * STEP >= width) continue;
-                float sum[W], w[W];
-                load_many<W>(dw + base + k * STEP, sum);
-                load_many<W>(weight + base + k * STEP, w);
+                int at = base + k * STEP;
+                if (at >= width) continue;
+                float sum[W], w[W], dv[W], yv[W], zv[W];
+                d[k].unpack(dv);
+                a[k].unpack(yv);
+                b[k].unpack(zv);
+                load_many<W>(dw + at, sum);
+                load_many<W>(weight + at, w);
 #pragma unroll
                 for (int i = 0; i < W; i++) {
-                    float product = d[k][i] * a[k][i] * silu(b[k][i]);
+                    float product = dv[i] * (yv[i] * silu(zv[i]));
                     sum[i] = fmaf(product, r, sum[i]);
                     dot = fmaf(product, w[i], dot);
                 }
-                store_many<W>(dw + base + k * STEP, sum);
+                store_many<W>(dw + at, sum);
             }
-        }
+            base += BATCH * STEP;
+        } while (!HELD && base < width);
         dot = r * r * warp_sum(dot) / (float)width;
-        for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
-            float d[BATCH][W], a[BATCH][W], b[BATCH][W], old[BATCH][W];
-            load_batch(d_row, base, width, d);
-            load_batch(y_row, base, width, a);
-            load_batch(z_row, base, width, b);
-            load_batch(dy_row, base, add ? width : 0, old);
+        base = threadIdx.x * W;
+        do {
+            if (!HELD) {
+                read_batch(d_row, base, width, d);
+                read_batch(y_row, base, width, a);
+                read_batch(z_row, base, width, b);
+            }
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
-                if (base + k * STEP >= width) continue;
-                float w[W];
-                load_many<W>(weight + base + k * STEP, w);
+                int at = base + k * STEP;
+                if (at >= width) continue;
+                float w[W], dv[W], yv[W], zv[W], old[W];
+                d[k].unpack(dv);
+                a[k].unpack(yv);
+                b[k].unpack(zv);
+                load_many<W>(weight + at, w);
+#pragma unroll
+                for (int i = 0; i < W; i++) old[i] = 0;
+                if (add) load_many<W>(dy + row * width + at, old);
 #pragma unroll
                 for (int i = 0; i < W; i++) {
-                    float s = sigmoid(b[k][i]), gate = b[k][i] * s;
-                    float dg = r * (w[i] * d[k][i] - a[k][i] * gate * dot);
-                    old[k][i] = fmaf(dg, gate, old[k][i]);
-                    a[k][i] *= dg * s * (1.0f + b[k][i] * (1.0f - s));
+                    float s = sigmoid(zv[i]), open = zv[i] * s, g = yv[i] * open;
+                    float dg = r * (w[i] * dv[i] - g * dot);
+                    old[i] = fmaf(dg, open, old[i]);
+                    zv[i] = dg * yv[i] * (s * (1.0f + zv[i] * (1.0f - s)));
+                    yv[i] = w[i] * (g * r);
                 }
-                store_many<W>(dy_row + base + k * STEP, old[k]);
-                store_many<W>(dz_row + base + k * STEP, a[k]);
+                store_many<W>(dy + row * width + at, old);
+                store_many<W>(dz + row * z_stride + at, zv);
+                if (again) store_many<W>(again + row * width + at, yv);
             }
-        }
+            base += BATCH * STEP;
+        } while (!HELD && base < width);
     }
     __syncthreads();
     for (int c = threadIdx.y * 32 + threadIdx.x; c < width; c += 32 * blockDim.y) {
@@ -124,10 +157,15 @@ DEVICE void backward(elem *__restrict__ dy, int add, elem *__restrict__ dz, floa
 
 // partial[block] = this block's share of the weight's gradient
 extern "C" __global__ void __launch_bounds__(256, 2)
-gated_norm_backward(elem *dy, int add, elem *dz, float *partial, const elem *dout, const float *inverse, const elem *y,
-                    const elem *z, i64 z_stride, const float *weight, i64 rows, int width, int vec) {
+gated_norm_backward(elem *dy, int add, elem *dz, elem *again, float *partial, const elem *dout, const float *inverse,
+                    const elem *y, const elem *z, i64 z_stride, const float *weight, i64 rows, int width, int vec) {
     extern __shared__ float4 shared[];
     float *sums = reinterpret_cast<float *>(shared);
-    if (vec) backward<VEC>(dy, add, dz, partial, dout, inverse, y, z, z_stride, weight, rows, width, sums);
-    else backward<1>(dy, add, dz, partial, dout, inverse, y, z, z_stride, weight, rows, width, sums);
+    if (vec && width <= BATCH * 32 * VEC) {
+        backward<VEC, true>(dy, add, dz, again, partial, dout, inverse, y, z, z_stride, weight, rows, width, sums);
+    } else if (vec) {
+        backward<VEC, false>(dy, add, dz, again, partial, dout, inverse, y, z, z_stride, weight, rows, width, sums);
+    } else {
+        backward<1, false>(dy, add, dz, again, partial, dout, inverse, y, z, z_stride, weight, rows, width, sums);
+    }
 }

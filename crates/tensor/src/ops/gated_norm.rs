@@ -19,17 +19,19 @@ pub fn gated_rms_norm(tape: &mut Tape, y: &Var, z: &Cols, weight: &Param, eps: f
         Device::Cuda(gpu) => cuda::forward(gpu, &out, &inverse, &y.value, z, &weight.value, eps)?,
     }
     let (y, z, weight) = (y.clone(), z.clone(), weight.clone());
-    Ok(tape.push("gated_rms_norm", out, move |dout, grads| {
+    Ok(tape.push_remade("gated_rms_norm", out, move |dout, again, grads| {
         let dy = grads.target(&y)?;
         let dz = grads.columns(&z.var, z.width)?;
         let dw = (weight.grad.clone(), weight.accumulate());
         match dout.device() {
             Device::Cpu => {
-                backward_cpu(dy, &dz, dw, dout, &inverse, &y.value, &z, &weight.value);
+                let scratch = dout.device().empty(dout.shape(), DType::F32)?;
+                let again = again.unwrap_or(&scratch);
+                backward_cpu(dy, &dz, again, dw, dout, &inverse, &y.value, &z, &weight.value);
                 Ok(())
             }
             Device::Cuda(gpu) => {
-                cuda::backward(gpu, dy, &dz, dw, dout, &inverse, &y.value, &z, &weight.value)
+                cuda::backward(gpu, dy, &dz, again, dw, dout, &inverse, &y.value, &z, &weight.value)
             }
         }
     }))
@@ -57,11 +59,12 @@ fn forward_cpu(out: &Tensor, inverse: &Tensor, y: &Tensor, z: &Cols, weight: &Te
 }
 
 /// With `r` the inverse root mean square of `g` and `h = w dout`: `dg = r (h - g r^2 mean(h g))`,
-/// `dy = dg silu(z)`, `dz = dg y silu'(z)`, `dw = sum over rows of dout g r`.
+/// `dy = dg silu(z)`, `dz = dg y silu'(z)`, `dw = sum over rows of dout g r`, `again = w g r`.
 #[allow(clippy::too_many_arguments)] // the tensors of one formula
 fn backward_cpu(
     (dy, add_dy): (Tensor, bool),
     dz: &Tensor,
+    again: &Tensor,
     (dw, add_dw): (Tensor, bool),
     dout: &Tensor,
     inverse: &Tensor,
@@ -73,25 +76,28 @@ fn backward_cpu(
     let (dout, inverse, y, zs, w) =
         (dout.read(), inverse.read(), y.read(), z.var.value.read(), weight.read());
     for_row_blocks_summing(
-        [(&mut dy.write(), width), (&mut dz.write(), z.stride())],
+        [(&mut dy.write(), width), (&mut dz.write(), z.stride()), (&mut again.write(), width)],
         (&mut dw.write(), add_dw),
         #[inline(always)]
-        |first, [dy, dz], dw| {
+        |first, [dy, dz, again], dw| {
             let mut rows = vec![0.0; 3 * width];
             let (s, rest) = rows.split_at_mut(width);
             let (g, h) = rest.split_at_mut(width);
             let (s, g, h, w, dw) =
                 (&mut s[..width], &mut g[..width], &mut h[..width], &w[..width], &mut dw[..width]);
-            for (i, (dy, dz)) in dy.chunks_exact_mut(width).zip(dz.chunks_exact_mut(z.stride())).enumerate() {
+            let rows = dy.chunks_exact_mut(width).zip(dz.chunks_exact_mut(z.stride()));
+            let rows = rows.zip(again.chunks_exact_mut(width));
+            for (i, ((dy, dz), again)) in rows.enumerate() {
                 let at = (first + i) * width;
                 let (dout, y, r) = (&dout[at..][..width], &y[at..][..width], inverse[first + i]);
                 let from = &zs[(first + i) * z.stride() + z.start..][..width];
-                let (dy, dz) = (&mut dy[..width], &mut dz[z.start..][..width]);
+                let (dy, dz, again) = (&mut dy[..width], &mut dz[z.start..][..width], &mut again[..width]);
                 for j in 0..width {
                     s[j] = sigmoid(from[j]);
                     g[j] = y[j] * from[j] * s[j];
                     h[j] = w[j] * dout[j];
                     dw[j] += dout[j] * g[j] * r;
+                    again[j] = w[j] * (g[j] * r);
                 }
                 let k = r * r * dot(h, g) / width as f32;
                 for j in 0..width {
@@ -113,7 +119,9 @@ mod cuda {
     use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::Cols;
     use crate::ops::elementwise::sum_partials;
-    use crate::ops::launch::{blocks, column, flag, int, lane, long, ptr, row_warps, summing_blocks};
+    use crate::ops::launch::{
+        WARPS, blocks, column, flag, int, lane, long, ptr, ptr_or_null, row_warps, summing_blocks,
+    };
     use crate::{DType, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source =
@@ -130,7 +138,6 @@ mod cuda {
     ) -> Result<()> {
         let (elem, rows, width) = (y.dtype(), y.rows(), y.cols());
         let lane = lane(elem, width, &[(out, 0), (y, 0), (&z.var.value, z.start), (weight, 0)]);
-        let (warps, shared) = row_warps(width);
         let args = [
             ptr(out),
             ptr(inverse),
@@ -143,8 +150,8 @@ mod cuda {
             int(width),
             flag(lane > 1),
         ];
-        let grid = [blocks(rows, warps), 1, 1];
-        gpu.launch(&SOURCE, elem, "gated_norm_forward", grid, [32, warps as u32, 1], shared, &args)
+        let grid = [blocks(rows, WARPS), 1, 1];
+        gpu.launch(&SOURCE, elem, "gated_norm_forward", grid, [32, WARPS as u32, 1], 0, &args)
     }
 
     #[allow(clippy::too_many_arguments)] // the tensors of one formula
@@ -152,6 +159,7 @@ mod cuda {
         gpu: &Gpu,
         (dy, add_dy): (Tensor, bool),
         dz: &Tensor,
+        again: Option<&Tensor>,
         (dw, add_dw): (Tensor, bool),
         dout: &Tensor,
         inverse: &Tensor,
@@ -160,7 +168,9 @@ mod cuda {
         weight: &Tensor,
     ) -> Result<()> {
         let (elem, rows, width) = (y.dtype(), y.rows(), y.cols());
-        let spans = [(&dy, 0), (dz, z.start), (dout, 0), (y, 0), (&z.var.value, z.start), (weight, 0)];
+        let mut spans =
+            vec![(&dy, 0), (dz, z.start), (dout, 0), (y, 0), (&z.var.value, z.start), (weight, 0)];
+        spans.extend(again.map(|again| (again, 0)));
         let lane = lane(elem, width, &spans);
         let (warps, shared) = row_warps(width);
         let count = summing_blocks(rows, warps);
@@ -169,6 +179,7 @@ mod cuda {
             ptr(&dy),
             flag(add_dy),
             column(dz, z.start),
+            ptr_or_null(again),
             ptr(&partial),
             ptr(dout),
             ptr(inverse),

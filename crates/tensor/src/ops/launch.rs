@@ -14,6 +14,11 @@ pub(super) fn ptr(tensor: &Tensor) -> Arg {
     Arg::Span(tensor.ptr(), (tensor.numel() * tensor.dtype().size()) as u64)
 }
 
+/// Address of the first element of what may be missing.
+pub(super) fn ptr_or_null(tensor: Option<&Tensor>) -> Arg {
+    tensor.map_or(Arg::Ptr(0), ptr)
+}
+
 /// Address of a column of the first row.
 pub(super) fn column(tensor: &Tensor, start: usize) -> Arg {
     Arg::Ptr(address(tensor, start))

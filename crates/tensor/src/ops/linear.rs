@@ -24,11 +24,14 @@ pub fn linear(tape: &mut Tape, x: &Var, weight: &Param, bias: Option<&Param>) ->
             Device::Cuda(gpu) => cuda::add_bias(gpu, &y, &bias.value)?,
         }
     }
-    let (x, weight, bias) = (x.clone(), weight.clone(), bias.cloned());
+    let (x, kept, weight, bias) = (x.id, x.kept(), weight.clone(), bias.cloned());
     Ok(tape.push("linear", y, move |dy, grads| {
-        let (dx, accumulate) = grads.target(&x)?;
+        let (dx, accumulate) = grads.target_of(x, &[dy.rows(), inner], dy.dtype())?;
         matmul(&dx, accumulate, 1.0, dy, &weight.value)?;
-        matmul(&weight.grad, weight.accumulate(), 1.0, Factor::from(dy).t(), &x.value)?;
+        match &kept {
+            Some(x) => matmul(&weight.grad, weight.accumulate(), 1.0, Factor::from(dy).t(), x)?,
+            None => grads.defer(x, &weight, dy),
+        }
         match &bias {
             Some(bias) => sum_rows(&bias.grad, bias.accumulate(), dy),
             None => Ok(()),

@@ -2,7 +2,7 @@
 //!
 //! Activations are matrices `[R, C]` with `R = batch * len` rows, row-major. Operations that mix positions are
 //! given the batch layout. Activations have the element type of the tape's precision, but the residual stream (what
-//! [`embedding`] and [`residual`] yield and [`rms_norm`] reads) is f32 always; so are norm weights,
+//! [`embedding`] and [`residual_norm`] yield and [`rms_norm`] reads) is f32 always; so are norm weights,
 //! biases, convolution kernels, the parameters of the scan, statistics and states.
 
 mod attention;
@@ -27,7 +27,7 @@ pub use embedding::embedding;
 pub use gated_norm::gated_rms_norm;
 pub use linear::linear;
 pub use residual::residual;
-pub use rms_norm::rms_norm;
+pub use rms_norm::{residual_norm, rms_norm};
 pub use scan::{Scan, ScanLayout, scan};
 pub use swiglu::swiglu;
 

@@ -22,7 +22,7 @@ pub fn residual(tape: &mut Tape, x: &Var, y: &Var, m: f32) -> Result<Var> {
     }
     let (x, y, dtype) = (x.id, y.id, y.value.dtype());
     Ok(tape.push("residual", out, move |dout, grads| {
-        let (dy, accumulate) = grads.target_like(y, dout, dtype)?;
+        let (dy, accumulate) = grads.target_of(y, dout.shape(), dtype)?;
         match dout.device() {
             Device::Cpu => scale_cpu(&mut dy.write(), &dout.read(), m, accumulate),
             Device::Cuda(gpu) => cuda::scale(gpu, &dy, dout, m, accumulate)?,
@@ -32,7 +32,7 @@ pub fn residual(tape: &mut Tape, x: &Var, y: &Var, m: f32) -> Result<Var> {
 }
 
 /// `out = x + m y`.
-fn sum_cpu(out: &mut [f32], x: &[f32], y: &[f32], m: f32) {
+pub(super) fn sum_cpu(out: &mut [f32], x: &[f32], y: &[f32], m: f32) {
     out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).zip(y.par_chunks(BLOCK)).for_each(|((out, x), y)| {
         simd(
             #[inline(always)]
@@ -42,7 +42,7 @@ fn sum_cpu(out: &mut [f32], x: &[f32], y: &[f32], m: f32) {
 }
 
 /// `out = (out or 0) + m x`.
-fn scale_cpu(out: &mut [f32], x: &[f32], m: f32, accumulate: bool) {
+pub(super) fn scale_cpu(out: &mut [f32], x: &[f32], m: f32, accumulate: bool) {
     out.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(out, x)| {
         simd(
             #[inline(always)]

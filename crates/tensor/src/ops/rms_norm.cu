@@ -1,98 +1,168 @@
-// y = w x / rms(x), x in f32 and y in elem. A warp has a row at a time; a lane has W columns of every 32 * W, BATCH
-// such pieces in flight. What the second pass over a row reads again is in the L1 cache.
+// y = w n with n = x / rms(x), x in f32, n and y in elem; and the addition of a branch to the stream x before it. A warp has
+// a row at a time; a lane has W columns of every 32 * W. Rows of up to BATCH such pieces stay in registers between the
+// two passes over them (HELD).
 #include "common.cuh"
 
-constexpr int BATCH = 3;
+constexpr int BATCH = 4;
 
-template <int W>
-DEVICE void forward(elem *__restrict__ y, float *__restrict__ inverse, const float *__restrict__ x,
+template <int W, bool HELD>
+DEVICE void forward(elem *__restrict__ y, elem *__restrict__ kept, float *__restrict__ inverse, float *sum,
+                    const float *__restrict__ x, const elem *__restrict__ branch, float m,
                     const float *__restrict__ weight, float eps, i64 rows, int width) {
     constexpr int STEP = 32 * W;
     i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     x += row * width;
     y += row * width;
-    float squares = 0;
-    for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
-        float v[BATCH][W];
+    if (kept) kept += row * width;
+    if (branch) sum += row * width, branch += row * width;
+    float v[BATCH][W], squares = 0;
+    int base = threadIdx.x * W;
+    do {
         load_batch(x, base, width, v);
+        if (branch) {
+            float b[BATCH][W];
+            load_batch(branch, base, width, b);
+#pragma unroll
+            for (int k = 0; k < BATCH; k++) {
+#pragma unroll
+                for (int i = 0; i < W; i++) v[k][i] = fmaf(m, b[k][i], v[k][i]);
+                if (base + k * STEP < width) store_many<W>(sum + base + k * STEP, v[k]);
+            }
+        }
 #pragma unroll
         for (int k = 0; k < BATCH; k++)
 #pragma unroll
             for (int i = 0; i < W; i++) squares = fmaf(v[k][i], v[k][i], squares);
-    }
+        base += BATCH * STEP;
+    } while (!HELD && base < width);
     float r = 1.0f / sqrtf(warp_sum(squares) / (float)width + eps);
     if (threadIdx.x == 0) inverse[row] = r;
-    for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
-        float v[BATCH][W], w[BATCH][W];
-        load_batch(x, base, width, v);
+    base = threadIdx.x * W;
+    do {
+        float w[BATCH][W];
+        if (!HELD) load_batch(branch ? sum : x, base, width, v);
         load_batch(weight, base, width, w);
 #pragma unroll
         for (int k = 0; k < BATCH; k++) {
+            int at = base + k * STEP;
+            if (at >= width) continue;
+            // n is rounded before the weight multiplies it, so that y can be made again from what is kept.
 #pragma unroll
-            for (int i = 0; i < W; i++) v[k][i] = w[k][i] * (v[k][i] * r);
-            if (base + k * STEP < width) store_many<W>(y + base + k * STEP, v[k]);
+            for (int i = 0; i < W; i++) v[k][i] = load(store(v[k][i] * r));
+            if (kept) store_many<W>(kept + at, v[k]);
+#pragma unroll
+            for (int i = 0; i < W; i++) v[k][i] *= w[k][i];
+            store_many<W>(y + at, v[k]);
         }
-    }
+        base += BATCH * STEP;
+    } while (!HELD && base < width);
 }
 
+// sum = x + m branch where there is a branch, else x itself; kept (if any) = n, inverse = 1 / rms.
 extern "C" __global__ void __launch_bounds__(256)
-rms_norm_forward(elem *y, float *inverse, const float *x, const float *weight, float eps, i64 rows, int width, int vec) {
-    if (vec) forward<VEC>(y, inverse, x, weight, eps, rows, width);
-    else forward<1>(y, inverse, x, weight, eps, rows, width);
+rms_norm_forward(elem *y, elem *kept, float *inverse, float *sum, const float *x, const elem *branch, float m,
+                 const float *weight, float eps, i64 rows, int width, int vec) {
+    if (vec && width <= BATCH * 32 * VEC) {
+        forward<VEC, true>(y, kept, inverse, sum, x, branch, m, weight, eps, rows, width);
+    } else if (vec) {
+        forward<VEC, false>(y, kept, inverse, sum, x, branch, m, weight, eps, rows, width);
+    } else {
+        forward<1, false>(y, kept, inverse, sum, x, branch, m, weight, eps, rows, width);
+    }
 }
 
-template <int W>
-DEVICE void backward(float *__restrict__ dx, int add, float *__restrict__ partial, const elem *__restrict__ dy,
-                     const float *__restrict__ inverse, const float *__restrict__ x, const float *__restrict__ weight,
-                     i64 rows, int width, float *shared) {
+// Where the gradients go; dbranch, and again (y once more), only where they are not null.
+struct Gradients {
+    float *dx;
+    int add; // whether dx holds a gradient already
+    elem *dbranch;
+    int add_branch;
+    float m;
+    elem *again;
+};
+
+template <int W, bool HELD>
+DEVICE void backward(Gradients to, float *__restrict__ partial, const elem *__restrict__ dy,
+                     const float *__restrict__ inverse, const elem *__restrict__ kept,
+                     const float *__restrict__ weight, i64 rows, int width, float *shared) {
     constexpr int STEP = 32 * W;
-    // This warp's sum for the weight's gradient; a lane touches its own columns only.
-    float *dw = shared + threadIdx.y * width;
-    for (int c = threadIdx.x * W; c < width; c += STEP) {
+    // This warp's sum for the weight's gradient, in registers or in shared memory; a lane touches its own columns only.
+    float held[BATCH][W];
 #pragma unroll
-        for (int i = 0; i < W; i++) dw[c + i] = 0;
-    }
+    for (int k = 0; k < BATCH; k++)
+#pragma unroll
+        for (int i = 0; i < W; i++) held[k][i] = 0;
+    float *dw = shared + threadIdx.y * width;
+    for (int c = threadIdx.x * W; !HELD && c < width; c += STEP) store_many<W>(dw + c, held[0]);
     for (i64 row = (i64)blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += (i64)gridDim.x * blockDim.y) {
-        const elem *dy_row = dy + row * width;
-        const float *x_row = x + row * width;
-        float *dx_row = dx + row * width;
-        float r = inverse[row], dot = 0;
-        for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
-            float d[BATCH][W], v[BATCH][W];
-            load_batch(dy_row, base, width, d);
-            load_batch(x_row, base, width, v);
+        const elem *dy_row = dy + row * width, *n_row = kept + row * width;
+        float *dx_row = to.dx + row * width;
+        Packed<W> d[BATCH], n[BATCH];
+        float old[BATCH][W], r = inverse[row], dot = 0;
+        int base = threadIdx.x * W;
+        do {
+            read_batch(dy_row, base, width, d);
+            read_batch(n_row, base, width, n);
+            if (HELD) load_batch(dx_row, base, to.add ? width : 0, old);
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
-                if (base + k * STEP >= width) continue;
-                float sum[W], w[W];
-                load_many<W>(dw + base + k * STEP, sum);
-                load_many<W>(weight + base + k * STEP, w);
+                int at = base + k * STEP;
+                if (at >= width) continue;
+                float a[W], b[W], w[W];
+                d[k].unpack(a);
+                n[k].unpack(b);
+                load_many<W>(weight + at, w);
+                if (!HELD) load_many<W>(dw + at, held[k]);
 #pragma unroll
                 for (int i = 0; i < W; i++) {
-                    float product = d[k][i] * v[k][i];
-                    sum[i] = fmaf(product, r, sum[i]);
+                    float product = a[i] * b[i];
+                    held[k][i] += product;
                     dot = fmaf(product, w[i], dot);
                 }
-                store_many<W>(dw + base + k * STEP, sum);
+                if (!HELD) store_many<W>(dw + at, held[k]);
             }
-        }
-        dot = r * r * warp_sum(dot) / (float)width;
-        for (int base = threadIdx.x * W; base < width; base += BATCH * STEP) {
-            float d[BATCH][W], v[BATCH][W], old[BATCH][W];
-            load_batch(dy_row, base, width, d);
-            load_batch(x_row, base, width, v);
-            load_batch(dx_row, base, add ? width : 0, old);
+            base += BATCH * STEP;
+        } while (!HELD && base < width);
+        dot = warp_sum(dot) / (float)width;
+        base = threadIdx.x * W;
+        do {
+            if (!HELD) {
+                read_batch(dy_row, base, width, d);
+                read_batch(n_row, base, width, n);
+                load_batch(dx_row, base, to.add ? width : 0, old);
+            }
 #pragma unroll
             for (int k = 0; k < BATCH; k++) {
-                if (base + k * STEP >= width) continue;
-                float w[W];
-                load_many<W>(weight + base + k * STEP, w);
+                int at = base + k * STEP;
+                if (at >= width) continue;
+                float a[W], b[W], w[W];
+                d[k].unpack(a);
+                n[k].unpack(b);
+                load_many<W>(weight + at, w);
 #pragma unroll
-                for (int i = 0; i < W; i++) old[k][i] += r * (w[i] * d[k][i] - v[k][i] * dot);
-                store_many<W>(dx_row + base + k * STEP, old[k]);
+                for (int i = 0; i < W; i++) old[k][i] += r * (w[i] * a[i] - b[i] * dot);
+                store_many<W>(dx_row + at, old[k]);
+                if (to.again) {
+#pragma unroll
+                    for (int i = 0; i < W; i++) b[i] *= w[i];
+                    store_many<W>(to.again + row * width + at, b);
+                }
+                if (!to.dbranch) continue;
+#pragma unroll
+                for (int i = 0; i < W; i++) a[i] = 0;
+                if (to.add_branch) load_many<W>(to.dbranch + row * width + at, a);
+#pragma unroll
+                for (int i = 0; i < W; i++) a[i] = fmaf(to.m, old[k][i], a[i]);
+                store_many<W>(to.dbranch + row * width + at, a);
             }
-        }
+            base += BATCH * STEP;
+        } while (!HELD && base < width);
+    }
+#pragma unroll
+    for (int k = 0; k < BATCH; k++) {
+        int at = threadIdx.x * W + k * STEP;
+        if (HELD && at < width) store_many<W>(dw + at, held[k]);
     }
     __syncthreads();
     for (int c = threadIdx.y * 32 + threadIdx.x; c < width; c += 32 * blockDim.y) {
@@ -102,12 +172,20 @@ DEVICE void backward(float *__restrict__ dx, int add, float *__restrict__ partia
     }
 }
 
-// partial[block] = this block's share of the weight's gradient
-extern "C" __global__ void __launch_bounds__(256)
-rms_norm_backward(float *dx, int add, float *partial, const elem *dy, const float *inverse, const float *x,
-                  const float *weight, i64 rows, int width, int vec) {
+// dx = (dx or 0) + r (w dy - n mean(w dy n)), dbranch = (dbranch or 0) + m dx, again = w n; partial[block] = this block's
+// share of the weight's gradient, the sum over rows of dy n.
+extern "C" __global__ void __launch_bounds__(256, 2)
+rms_norm_backward(float *dx, int add, elem *dbranch, int add_branch, float m, elem *again, float *partial,
+                  const elem *dy, const float *inverse, const elem *kept, const float *weight, i64 rows, int width,
+                  int vec) {
     extern __shared__ float4 shared[];
     float *sums = reinterpret_cast<float *>(shared);
-    if (vec) backward<VEC>(dx, add, partial, dy, inverse, x, weight, rows, width, sums);
-    else backward<1>(dx, add, partial, dy, inverse, x, weight, rows, width, sums);
+    Gradients to = {dx, add, dbranch, add_branch, m, again};
+    if (vec && width <= BATCH * 32 * VEC) {
+        backward<VEC, true>(to, partial, dy, inverse, kept, weight, rows, width, sums);
+    } else if (vec) {
+        backward<VEC, false>(to, partial, dy, inverse, kept, weight, rows, width, sums);
+    } else {
+        backward<1, false>(to, partial, dy, inverse, kept, weight, rows, width, sums);
+    }
 }

@@ -1,35 +1,144 @@
-//! Root-mean-square norm: `y = w x / sqrt(mean(x^2) + eps)`, statistics in f32 (Zhang and Sennrich 2019).
+//! Root-mean-square norm: `y = w x / sqrt(mean(x^2) + eps)`, statistics in f32 (Zhang and Sennrich 2019); alone, or of
+//! the residual stream to which a branch has just been added.
+//!
+//! The backward pass makes `y` again. On a GPU the forward pass keeps `n = x / rms(x)` for it, in the element type of
+//! the tape; on the CPU `x` itself, which the stream has anyway.
 
 use crate::cpu::{dot, for_row_blocks, for_row_blocks_summing};
+use crate::ops::residual;
 use crate::params::Param;
-use crate::tape::{Tape, Var};
+use crate::tape::{Grads, Tape, Var};
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// The norm of every row of `x [R, C]`, f32, with weight `[C]`; the result has the tape's element type.
 pub fn rms_norm(tape: &mut Tape, x: &Var, weight: &Param, eps: f32) -> Result<Var> {
-    let (rows, width) = (x.value.rows(), x.value.cols());
-    if weight.value.numel() != width || x.value.dtype() != DType::F32 {
-        return Err(Error::shape("rms_norm", format!("{:?} with weight {:?}", x.value, weight.value)));
+    check(tape, x, None, weight)?;
+    let (forward, y) = forward(tape, &x.value, None, weight, eps)?;
+    let (x, shape) = (x.id, x.value.shape().to_vec());
+    Ok(tape.push_remade("rms_norm", y, move |dy, again, grads| {
+        let dx = grads.target_of(x, &shape, DType::F32)?;
+        forward.backward(dx, None, again, dy)
+    }))
+}
+
+/// `s = x + m y` and the norm of `s` with `weight`, in one pass: `(s, norm)`. `x [R, C]` and `s` are f32; `y` and the
+/// norm have the tape's element type.
+pub fn residual_norm(
+    tape: &mut Tape,
+    x: &Var,
+    y: &Var,
+    m: f32,
+    weight: &Param,
+    eps: f32,
+) -> Result<(Var, Var)> {
+    check(tape, x, Some(y), weight)?;
+    let sum = tape.device().empty(x.value.shape(), DType::F32)?;
+    let (forward, norm) = forward(tape, &x.value, Some((&y.value, m, &sum)), weight, eps)?;
+    let sum = tape.leaf(sum);
+    let norm = tape.remade(norm);
+    let ids = [x.id, y.id, sum.id, norm.id];
+    let shape = x.value.shape().to_vec();
+    tape.step("residual_norm", move |grads| backward(grads, &forward, ids, m, &shape));
+    Ok((sum, norm))
+}
+
+fn check(tape: &Tape, x: &Var, branch: Option<&Var>, weight: &Param) -> Result<()> {
+    let fits = |y: &Var| y.value.shape() == x.value.shape() && y.value.dtype() == tape.precision().compute();
+    if weight.value.numel() == x.value.cols() && x.value.dtype() == DType::F32 && branch.is_none_or(fits) {
+        return Ok(());
     }
-    let y = tape.device().empty(&[rows, width], tape.precision().compute())?;
-    // 1 / sqrt(mean(x^2) + eps) of each row, kept for the backward pass.
-    let inverse = tape.device().empty(&[rows], DType::F32)?;
-    match tape.device() {
-        Device::Cpu => forward_cpu(&y, &inverse, &x.value, &weight.value, eps),
-        Device::Cuda(gpu) => cuda::forward(gpu, &y, &inverse, &x.value, &weight.value, eps)?,
-    }
-    let (x, weight) = (x.clone(), weight.clone());
-    Ok(tape.push("rms_norm", y, move |dy, grads| {
-        let dx = grads.target(&x)?;
-        let dw = (weight.grad.clone(), weight.accumulate());
+    let branch = branch.map_or(String::new(), |y| format!(" + {:?}", y.value));
+    Err(Error::shape("rms_norm", format!("{:?}{branch} with weight {:?}", x.value, weight.value)))
+}
+
+/// What the forward pass leaves for the backward pass.
+struct Forward {
+    /// `1 / sqrt(mean(x^2) + eps)` of each row.
+    inverse: Tensor,
+    /// On a GPU `n`, on the CPU `x`; none where nothing is recorded.
+    kept: Option<Tensor>,
+    weight: Param,
+}
+
+/// The norm of `x`, or of the sum `x + m y` that is written on the way: `(y, m, sum)`.
+fn forward(
+    tape: &Tape,
+    x: &Tensor,
+    branch: Option<(&Tensor, f32, &Tensor)>,
+    weight: &Param,
+    eps: f32,
+) -> Result<(Forward, Tensor)> {
+    let device = tape.device();
+    let dtype = tape.precision().compute();
+    let y = device.empty(&[x.rows(), x.cols()], dtype)?;
+    let inverse = device.empty(&[x.rows()], DType::F32)?;
+    let kept = match device {
+        Device::Cpu => {
+            if let Some((y, m, sum)) = branch {
+                residual::sum_cpu(&mut sum.write(), &x.read(), &y.read(), m);
+            }
+            let x = branch.map_or(x, |(_, _, sum)| sum);
+            forward_cpu(&y, &inverse, x, &weight.value, eps);
+            tape.recording().then(|| x.clone())
+        }
+        Device::Cuda(gpu) => {
+            let kept = tape.recording().then(|| device.empty(y.shape(), dtype)).transpose()?;
+            cuda::forward(gpu, (&y, kept.as_ref()), &inverse, x, branch, &weight.value, eps)?;
+            kept
+        }
+    };
+    Ok((Forward { inverse, kept, weight: weight.clone() }, y))
+}
+
+/// The backward step of [`residual_norm`]; `ids` are those of `x`, `y`, the sum and the norm.
+fn backward(
+    grads: &mut Grads,
+    forward: &Forward,
+    [x, y, sum, norm]: [usize; 4],
+    m: f32,
+    shape: &[usize],
+) -> Result<()> {
+    let (stream, dnorm) = (grads.take(sum)?, grads.take(norm)?);
+    let device = forward.inverse.device().clone();
+    let dtype = forward.kept.as_ref().map_or(DType::F32, Tensor::dtype);
+    let dnorm = match (dnorm, &stream) {
+        (Some(dnorm), _) => dnorm,
+        (None, Some(_)) => device.zeros(shape, dtype)?,
+        (None, None) => return Ok(()),
+    };
+    grads.remake(norm, &dnorm, |again, grads| {
+        let (add, dx) = (stream.is_some(), stream.map_or_else(|| device.empty(shape, DType::F32), Ok)?);
+        let (dy, add_dy) = grads.target_of(y, shape, dtype)?;
+        forward.backward((dx.clone(), add), Some((&dy, add_dy, m)), again, &dnorm)?;
+        grads.give(x, dx)
+    })
+}
+
+impl Forward {
+    /// `dx = (dx or 0) +` the gradient of the norm, the branch's gradient `(or 0) + m dx` into `branch`, and the norm's
+    /// output once more into `again`.
+    fn backward(
+        &self,
+        dx: (Tensor, bool),
+        branch: Option<(&Tensor, bool, f32)>,
+        again: Option<&Tensor>,
+        dy: &Tensor,
+    ) -> Result<()> {
+        let kept = self.kept.as_ref().expect("the tape records where it has steps");
+        let (weight, dw) = (&self.weight.value, (self.weight.grad.clone(), self.weight.accumulate()));
         match dy.device() {
             Device::Cpu => {
-                backward_cpu(dx, dw, dy, &inverse, &x.value, &weight.value);
+                let scratch = dy.device().empty(dy.shape(), DType::F32)?;
+                let again = again.unwrap_or(&scratch);
+                backward_cpu(&dx, again, dw, dy, &self.inverse, kept, weight);
+                if let Some((to, add, m)) = branch {
+                    residual::scale_cpu(&mut to.write(), &dx.0.read(), m, add);
+                }
                 Ok(())
             }
-            Device::Cuda(gpu) => cuda::backward(gpu, dx, dw, dy, &inverse, &x.value, &weight.value),
+            Device::Cuda(gpu) => cuda::backward(gpu, &dx, branch, again, dw, dy, &self.inverse, kept, weight),
         }
-    }))
+    }
 }
 
 fn forward_cpu(y: &Tensor, inverse: &Tensor, x: &Tensor, weight: &Tensor, eps: f32) {
@@ -49,9 +158,11 @@ fn forward_cpu(y: &Tensor, inverse: &Tensor, x: &Tensor, weight: &Tensor, eps: f
     );
 }
 
-/// With `r = 1 / rms(x)` and `g = w dy`: `dx = r (g - x r^2 mean(g x))`, `dw = sum over rows of dy x r`.
+/// With `r = 1 / rms(x)` and `g = w dy`: `dx = r (g - x r^2 mean(g x))`, `dw = sum over rows of dy x r`,
+/// `again = w x r`.
 fn backward_cpu(
-    (dx, add_dx): (Tensor, bool),
+    (dx, add_dx): &(Tensor, bool),
+    again: &Tensor,
     (dw, add_dw): (Tensor, bool),
     dy: &Tensor,
     inverse: &Tensor,
@@ -61,24 +172,27 @@ fn backward_cpu(
     let width = x.cols();
     let (dy, inverse, x, w) = (dy.read(), inverse.read(), x.read(), weight.read());
     for_row_blocks_summing(
-        [(&mut dx.write(), width)],
+        [(&mut dx.write(), width), (&mut again.write(), width)],
         (&mut dw.write(), add_dw),
         #[inline(always)]
-        |first, [dx], dw| {
+        |first, [dx, again], dw| {
             let (mut g, w, dw) = (vec![0.0; width], &w[..width], &mut dw[..width]);
             let g = &mut g[..width];
-            for (i, dx) in dx.chunks_exact_mut(width).enumerate() {
+            let rows = dx.chunks_exact_mut(width).zip(again.chunks_exact_mut(width));
+            for (i, (dx, again)) in rows.enumerate() {
                 let at = (first + i) * width;
-                let (dx, dy, x) = (&mut dx[..width], &dy[at..][..width], &x[at..][..width]);
+                let (dx, again, dy, x) =
+                    (&mut dx[..width], &mut again[..width], &dy[at..][..width], &x[at..][..width]);
                 let r = inverse[first + i];
                 for j in 0..width {
                     dw[j] += dy[j] * x[j] * r;
                     g[j] = w[j] * dy[j];
+                    again[j] = w[j] * (x[j] * r);
                 }
                 let k = r * r * dot(g, x) / width as f32;
                 for j in 0..width {
                     let d = r * (g[j] - x[j] * k);
-                    dx[j] = if add_dx { dx[j] + d } else { d };
+                    dx[j] = if *add_dx { dx[j] + d } else { d };
                 }
             }
         },
@@ -92,7 +206,9 @@ mod cuda {
 
     use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::elementwise::sum_partials;
-    use crate::ops::launch::{WARPS, blocks, flag, int, lane, long, ptr, row_warps, summing_blocks};
+    use crate::ops::launch::{
+        WARPS, blocks, flag, int, lane, long, ptr, ptr_or_null, row_warps, summing_blocks,
+    };
     use crate::{DType, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source =
@@ -100,53 +216,69 @@ mod cuda {
 
     pub(super) fn forward(
         gpu: &Gpu,
-        y: &Tensor,
+        (y, kept): (&Tensor, Option<&Tensor>),
         inverse: &Tensor,
         x: &Tensor,
+        branch: Option<(&Tensor, f32, &Tensor)>,
         weight: &Tensor,
         eps: f32,
     ) -> Result<()> {
         let (elem, rows, width) = (y.dtype(), x.rows(), x.cols());
-        let lane = lane(elem, width, &[(y, 0), (x, 0), (weight, 0)]);
+        let (added, m, sum) = branch.map_or((None, 0.0, None), |(y, m, sum)| (Some(y), m, Some(sum)));
+        let spans = [Some(y), kept, added, sum, Some(x), Some(weight)];
+        let spans: Vec<_> = spans.into_iter().flatten().map(|tensor| (tensor, 0)).collect();
         let args = [
             ptr(y),
+            ptr_or_null(kept),
             ptr(inverse),
+            ptr_or_null(sum),
             ptr(x),
+            ptr_or_null(added),
+            Arg::F32(m),
             ptr(weight),
             Arg::F32(eps),
             long(rows),
             int(width),
-            flag(lane > 1),
+            flag(lane(elem, width, &spans) > 1),
         ];
         let grid = [blocks(rows, WARPS), 1, 1];
         gpu.launch(&SOURCE, elem, "rms_norm_forward", grid, [32, WARPS as u32, 1], 0, &args)
     }
 
+    #[allow(clippy::too_many_arguments)] // the tensors of one formula
     pub(super) fn backward(
         gpu: &Gpu,
-        (dx, add_dx): (Tensor, bool),
+        (dx, add_dx): &(Tensor, bool),
+        branch: Option<(&Tensor, bool, f32)>,
+        again: Option<&Tensor>,
         (dw, add_dw): (Tensor, bool),
         dy: &Tensor,
         inverse: &Tensor,
-        x: &Tensor,
+        kept: &Tensor,
         weight: &Tensor,
     ) -> Result<()> {
-        let (elem, rows, width) = (dy.dtype(), x.rows(), x.cols());
-        let lane = lane(elem, width, &[(&dx, 0), (dy, 0), (x, 0), (weight, 0)]);
+        let (elem, rows, width) = (dy.dtype(), dy.rows(), dy.cols());
+        let (dbranch, add_branch, m) = branch.map_or((None, false, 0.0), |(to, add, m)| (Some(to), add, m));
+        let spans = [Some(dx), dbranch, again, Some(dy), Some(kept), Some(weight)];
+        let spans: Vec<_> = spans.into_iter().flatten().map(|tensor| (tensor, 0)).collect();
         let (warps, shared) = row_warps(width);
         let count = summing_blocks(rows, warps);
-        let partial = x.device().empty(&[count as usize, width], DType::F32)?;
+        let partial = dy.device().empty(&[count as usize, width], DType::F32)?;
         let args = [
-            ptr(&dx),
-            flag(add_dx),
+            ptr(dx),
+            flag(*add_dx),
+            ptr_or_null(dbranch),
+            flag(add_branch),
+            Arg::F32(m),
+            ptr_or_null(again),
             ptr(&partial),
             ptr(dy),
             ptr(inverse),
-            ptr(x),
+            ptr(kept),
             ptr(weight),
             long(rows),
             int(width),
-            flag(lane > 1),
+            flag(lane(elem, width, &spans) > 1),
         ];
         gpu.launch(&SOURCE, elem, "rms_norm_backward", [count, 1, 1], [32, warps as u32, 1], shared, &args)?;
         sum_partials(gpu, &dw, add_dw, &partial)

@@ -3,7 +3,7 @@
 use crate::cpu::{for_row_blocks, sigmoid};
 use crate::ops::Cols;
 use crate::tape::{Tape, Var};
-use crate::{Device, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor};
 
 /// `silu(gate) * up`, both `[R, F]`: columns of one fused projection, or of two.
 pub fn swiglu(tape: &mut Tape, gate: &Cols, up: &Cols) -> Result<Var> {
@@ -17,15 +17,16 @@ pub fn swiglu(tape: &mut Tape, gate: &Cols, up: &Cols) -> Result<Var> {
         Device::Cuda(gpu) => cuda::forward(gpu, &out, gate, up)?,
     }
     let (gate, up) = (gate.clone(), up.clone());
-    Ok(tape.push("swiglu", out, move |dout, grads| {
+    Ok(tape.push_remade("swiglu", out, move |dout, again, grads| {
         let dgate = grads.columns(&gate.var, width)?;
         let dup = grads.columns(&up.var, width)?;
         match dout.device() {
             Device::Cpu => {
-                backward_cpu(&dgate, &dup, dout, &gate, &up);
+                let scratch = dout.device().empty(dout.shape(), DType::F32)?;
+                backward_cpu(&dgate, &dup, again.unwrap_or(&scratch), dout, &gate, &up);
                 Ok(())
             }
-            Device::Cuda(gpu) => cuda::backward(gpu, &dgate, &dup, dout, &gate, &up),
+            Device::Cuda(gpu) => cuda::backward(gpu, &dgate, &dup, again, dout, &gate, &up),
         }
     }))
 }
@@ -48,8 +49,8 @@ fn forward_cpu(out: &Tensor, gate: &Cols, up: &Cols) {
     );
 }
 
-/// `dgate = dout up silu'(gate)`, `dup = dout silu(gate)`; the two may be columns of one buffer.
-fn backward_cpu(dgate: &Tensor, dup: &Tensor, dout: &Tensor, gate: &Cols, up: &Cols) {
+/// `dgate = dout up silu'(gate)`, `dup = dout silu(gate)`, which may be columns of one buffer; `again = silu(gate) up`.
+fn backward_cpu(dgate: &Tensor, dup: &Tensor, again: &Tensor, dout: &Tensor, gate: &Cols, up: &Cols) {
     let width = gate.width;
     let (dout, gates, ups) = (dout.read(), gate.var.value.read(), up.var.value.read());
     for_row_blocks(
@@ -70,16 +71,20 @@ fn backward_cpu(dgate: &Tensor, dup: &Tensor, dout: &Tensor, gate: &Cols, up: &C
         },
     );
     for_row_blocks(
-        [(&mut dup.write(), up.stride())],
+        [(&mut dup.write(), up.stride()), (&mut again.write(), width)],
         #[inline(always)]
-        |first, [dup]| {
-            for (i, dup) in dup.chunks_exact_mut(up.stride()).enumerate() {
+        |first, [dup, again]| {
+            let rows = dup.chunks_exact_mut(up.stride()).zip(again.chunks_exact_mut(width));
+            for (i, (dup, again)) in rows.enumerate() {
                 let r = first + i;
                 let dout = &dout[r * width..][..width];
                 let g = &gates[r * gate.stride() + gate.start..][..width];
+                let u = &ups[r * up.stride() + up.start..][..width];
                 let to = &mut dup[up.start..][..width];
-                for ((to, dout), g) in to.iter_mut().zip(dout).zip(g) {
-                    *to = dout * g * sigmoid(*g);
+                for ((((to, again), dout), g), u) in to.iter_mut().zip(again).zip(dout).zip(g).zip(u) {
+                    let s = sigmoid(*g);
+                    *to = dout * g * s;
+                    *again = g * s * u;
                 }
             }
         },
@@ -93,7 +98,7 @@ mod cuda {
 
     use crate::cuda::{Gpu, Source};
     use crate::ops::Cols;
-    use crate::ops::launch::{AXIS, WARPS, column, flag, int, lane, long, ptr, tiles};
+    use crate::ops::launch::{AXIS, WARPS, column, flag, int, lane, long, ptr, ptr_or_null, tiles};
     use crate::{Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source = Source { name: "swiglu.cu", text: include_str!("swiglu.cu") };
@@ -120,17 +125,21 @@ mod cuda {
         gpu: &Gpu,
         dgate: &Tensor,
         dup: &Tensor,
+        again: Option<&Tensor>,
         dout: &Tensor,
         gate: &Cols,
         up: &Cols,
     ) -> Result<()> {
         let (elem, rows, width) = (dout.dtype(), dout.rows(), dout.cols());
         let (gates, ups) = (&gate.var.value, &up.var.value);
-        let spans = [(dgate, gate.start), (dup, up.start), (dout, 0), (gates, gate.start), (ups, up.start)];
+        let mut spans =
+            vec![(dgate, gate.start), (dup, up.start), (dout, 0), (gates, gate.start), (ups, up.start)];
+        spans.extend(again.map(|again| (again, 0)));
         let lane = lane(elem, width, &spans);
         let args = [
             column(dgate, gate.start),
             column(dup, up.start),
+            ptr_or_null(again),
             ptr(dout),
             column(gates, gate.start),
             long(gate.stride()),

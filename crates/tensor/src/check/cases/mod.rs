@@ -7,7 +7,9 @@ mod shared;
 
 pub use mixing::{attention, conv1d_silu, mixer, scan};
 pub use plain::{add_assign, cast, matmul, normal, qr, svd, transpose};
-pub use rows::{embedding, gated_rms_norm, linear, linear_cross_entropy, residual, rms_norm, swiglu};
+pub use rows::{
+    embedding, gated_rms_norm, linear, linear_cross_entropy, residual, residual_norm, rms_norm, swiglu,
+};
 
 use super::Case;
 use crate::ops::{BatchLayout, Heads, ScanLayout};
@@ -41,6 +43,10 @@ pub(super) fn small() -> Vec<Case> {
         residual(1, 5, 0.246),
         residual(17, 33, 1.0),
         residual(512, 64, 0.22),
+        residual_norm(1, 5, 0.246),
+        residual_norm(17, 33, 1.0),
+        residual_norm(130, 64, 0.22),
+        residual_norm(512, 24, 0.246),
         linear_cross_entropy(1, 8, 33, 1.0, Masked::None),
         linear_cross_entropy(17, 20, 33, 0.5, Masked::Some),
         linear_cross_entropy(34, 16, 1003, 1.0 / 3.0, Masked::Some),
@@ -121,6 +127,9 @@ pub(super) fn full_size() -> Vec<Case> {
         gated_rms_norm(9, 6144, None),
         swiglu(1024, 2048, true),
         residual(1024, 768, 0.246),
+        residual_norm(1024, 768, 0.246),
+        residual_norm(1024, 1024, 1.0),
+        residual_norm(100, 1536, 0.22),
         linear_cross_entropy(1024, 768, 4096, 1.0 / 3.0, Masked::Some),
         linear_cross_entropy(700, 8, 100_352, 1.0 / 3.0, Masked::Some),
         conv1d_silu(rows, 1792, 4, Some((1536, 3376))),
@@ -218,9 +227,9 @@ mod tests {
     #[test]
     fn every_operation_has_a_case() {
         let text = include_str!("../../ops/mod.rs");
-        let names = text.lines().filter_map(|line| line.strip_prefix("pub use ")).filter_map(|line| {
-            let items = line.trim_end_matches(';').split("::").nth(1)?;
-            items.trim_matches(['{', '}']).split(", ").find(|item| item.starts_with(char::is_lowercase))
+        let names = text.lines().filter_map(|line| line.strip_prefix("pub use ")).flat_map(|line| {
+            let items = line.trim_end_matches(';').split("::").nth(1).unwrap_or_default();
+            items.trim_matches(['{', '}']).split(", ").filter(|item| item.starts_with(char::is_lowercase))
         });
         let cases = small();
         for name in names.chain(["matmul", "transpose", "qr", "svd", "normal", "cast", "add_assign"]) {

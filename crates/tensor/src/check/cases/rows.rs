@@ -82,6 +82,33 @@ pub fn rms_norm(rows: usize, width: usize) -> Case {
     )
 }
 
+/// The stream `x + m y`, its norm, and what a linear layer that reads the norm adds to the stream.
+pub fn residual_norm(rows: usize, width: usize, m: f32) -> Case {
+    let value = |name| Input::value(name, &[rows, width]);
+    Case::new(
+        "residual_norm",
+        format!("R{rows} C{width} m {m}"),
+        vec![
+            Input::stream("x", &[rows, width]),
+            value("y"),
+            norm_weight(width),
+            Input::matrix("linear", &[width, width]),
+        ],
+        rows * width * width,
+        move |tape, given| {
+            let (x, y) = (given.value(0), given.value(1));
+            let (sum, norm) = ops::residual_norm(tape, x, y, m, given.param(2), EPS)?;
+            let branch = ops::linear(tape, &norm, given.param(3), None)?;
+            ops::residual(tape, &sum, &branch, 0.5)
+        },
+        move |x| {
+            let sum = reference::residual(&x[0], &x[1], f64::from(m));
+            let norm = reference::rms_norm(&sum, &x[2], f64::from(EPS));
+            reference::residual(&sum, &reference::linear(&norm, &x[3], None, width), 0.5)
+        },
+    )
+}
+
 /// The gated norm; `inside` places the gate at a column of a wider value, `(start, stride)`.
 pub fn gated_rms_norm(rows: usize, width: usize, inside: Option<(usize, usize)>) -> Case {
     let gate = Span::of(width, inside);

@@ -17,6 +17,8 @@ pub(super) fn all() -> Vec<Case> {
         linear(),
         linear_thrice(),
         rms_norm(),
+        made_again(),
+        residual_norms(),
         gated_rms_norm(),
         conv1d_silu(),
         scan(),
@@ -103,6 +105,66 @@ fn rms_norm() -> Case {
         move |x| {
             let h = reference::rms_norm(&x[0], &x[1], eps);
             reference::residual(&x[0], &reference::rms_norm(&h, &x[1], eps), 0.5)
+        },
+    )
+}
+
+/// Linear layers, one of them twice over, read values that the backward pass makes again, which others read as well.
+fn made_again() -> Case {
+    const WIDTH: usize = 24;
+    let eps = f64::from(EPS);
+    let square = |name| Input::matrix(name, &[WIDTH, WIDTH]);
+    Case::new(
+        "linear",
+        "R130 K24 N24, of a norm, a product of gates and a gated norm".into(),
+        vec![Input::stream("x", &[130, WIDTH]), norm_weight(WIDTH), square("w1"), square("w2"), square("w3")],
+        5 * 130 * WIDTH * WIDTH,
+        |tape, given| {
+            let (x, w) = (given.value(0), given.param(1));
+            let n = ops::rms_norm(tape, x, w, EPS)?;
+            let a = ops::linear(tape, &n, given.param(2), None)?;
+            let b = ops::linear(tape, &n, given.param(3), None)?;
+            let s = ops::swiglu(tape, &Cols::all(&a), &Cols::all(&b))?;
+            let c = ops::linear(tape, &s, given.param(4), None)?;
+            let z = ops::linear(tape, &n, given.param(2), None)?;
+            let g = ops::gated_rms_norm(tape, &c, &Cols::all(&z), w, EPS)?;
+            let d = ops::linear(tape, &g, given.param(4), None)?;
+            let sum = ops::residual(tape, x, &d, 0.5)?;
+            ops::residual(tape, &sum, &n, -0.25)
+        },
+        move |x| {
+            let n = reference::rms_norm(&x[0], &x[1], eps);
+            let [a, b] = [2, 3].map(|i| reference::linear(&n, &x[i], None, WIDTH));
+            let s = reference::swiglu(&a, &b);
+            let c = reference::linear(&s, &x[4], None, WIDTH);
+            let g = reference::gated_rms_norm(&c, &a, &x[1], eps);
+            let d = reference::linear(&g, &x[4], None, WIDTH);
+            reference::residual(&reference::residual(&x[0], &d, 0.5), &n, -0.25)
+        },
+    )
+}
+
+/// A stream of two additions with norms, of which the second has no later reader of its sum, the first's inputs are read
+/// elsewhere, and one norm is not read at all.
+fn residual_norms() -> Case {
+    let eps = f64::from(EPS);
+    Case::new(
+        "residual_norm",
+        "R17 C33 m 0.5, three on a stream".into(),
+        vec![Input::stream("x", &[17, 33]), Input::value("y", &[17, 33]), norm_weight(33)],
+        4 * 17 * 33,
+        |tape, given| {
+            let (x, y, w) = (given.value(0), given.value(1), given.param(2));
+            let (first, _) = ops::residual_norm(tape, x, y, 0.5, w, EPS)?;
+            let (second, norm) = ops::residual_norm(tape, &first, y, 0.5, w, EPS)?;
+            let (_, last) = ops::residual_norm(tape, &second, &norm, -0.25, w, EPS)?;
+            ops::residual(tape, x, &last, 0.5)
+        },
+        move |x| {
+            let second = reference::residual(&reference::residual(&x[0], &x[1], 0.5), &x[1], 0.5);
+            let norm = reference::rms_norm(&second, &x[2], eps);
+            let last = reference::rms_norm(&reference::residual(&second, &norm, -0.25), &x[2], eps);
+            reference::residual(&x[0], &last, 0.5)
         },
     )
 }
