@@ -78,20 +78,20 @@ DEVICE void row_loss(const float *logits, elem *dlogits, float *losses, const i3
     }
 }
 
-// losses[row] = logsumexp(logits) - logits[target], dlogits (if any) = weight (softmax - onehot); both 0 where the
-// target is negative.
+// losses[row] = logsumexp(logits) - logits[target], dlogits (if any) = (softmax - onehot) / unmasked; both 0 where the
+// target is negative. `unmasked`: how many targets of the batch are not.
 extern "C" __global__ void __launch_bounds__(1024)
-cross_entropy_rows(const float *logits, elem *dlogits, float *losses, const i32 *targets, float weight, int vocab,
+cross_entropy_rows(const float *logits, elem *dlogits, float *losses, const i32 *targets, const i32 *unmasked, int vocab,
                    int cached, int vec) {
     extern __shared__ float4 shared[];
     float *cache = reinterpret_cast<float *>(shared);
-    if (vec) row_loss<4>(logits, dlogits, losses, targets, weight, vocab, cached, cache);
-    else row_loss<1>(logits, dlogits, losses, targets, weight, vocab, cached, cache);
+    if (vec) row_loss<4>(logits, dlogits, losses, targets, 1.0f / (float)max(*unmasked, 1), vocab, cached, cache);
+    else row_loss<1>(logits, dlogits, losses, targets, 1.0f / (float)max(*unmasked, 1), vocab, cached, cache);
 }
 
-// mean = weight * sum of the losses, in double; one block of 1024 threads.
+// mean = sum of the losses / unmasked, in double; one block of 1024 threads.
 extern "C" __global__ void __launch_bounds__(1024)
-cross_entropy_mean(const float *losses, float *mean, float weight, i64 rows) {
+cross_entropy_mean(const float *losses, float *mean, const i32 *unmasked, i64 rows) {
     __shared__ double sums[1024];
     double sum = 0;
     for (i64 i = threadIdx.x; i < rows; i += 1024) sum += (double)losses[i];
@@ -100,5 +100,5 @@ cross_entropy_mean(const float *losses, float *mean, float weight, i64 rows) {
         __syncthreads();
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
-    if (threadIdx.x == 0) mean[0] = (float)(sums[0] * (double)weight);
+    if (threadIdx.x == 0) mean[0] = (float)(sums[0] / (double)max(*unmasked, 1));
 }

@@ -13,6 +13,9 @@ use crate::{DType, Device, Error, Result, Tensor};
 
 /// Bytes of f32 logits that exist at once.
 const BLOCK_BYTES: usize = 256 << 20;
+/// Bytes of their gradient in a lower precision that exist at once, as far as it is a whole number of blocks: the more,
+/// the less often the head's gradient is read and written.
+const PANEL_BYTES: usize = 256 << 20;
 
 /// A mean loss, as a value on the tape and as the sum it comes from.
 pub struct Loss {
@@ -42,46 +45,54 @@ pub fn linear_cross_entropy(
     }
     targets.check(vocab, true)?;
     let device = tape.device().clone();
-    let positions = targets.unmasked();
-    let weight = 1.0 / positions.max(1) as f32;
     let losses = device.empty(&[rows], DType::F32)?;
     let dx = tape.recording().then(|| device.empty(x.value.shape(), x.value.dtype())).transpose()?;
+    // In f32 the gradient takes the place of the logits.
+    let low = Some(x.value.dtype()).filter(|&dtype| dtype != DType::F32);
     let block = (BLOCK_BYTES / (4 * vocab)).clamp(1, rows);
-    for first in (0..rows).step_by(block) {
-        let count = block.min(rows - first);
-        let x = x.value.range(first, count);
-        let logits = device.empty(&[count, vocab], DType::F32)?;
-        matmul(&logits, false, scale, &x, Factor::from(&head.value).t())?;
-        // Gradient of the logits, in the element type of the products that read it.
-        let dlogits = match (&dx, x.dtype()) {
-            (None, _) => None,
-            (Some(_), DType::F32) => Some(logits.clone()),
-            (Some(_), low) => Some(device.empty(&[count, vocab], low)?),
+    let panel = low.map_or(block, |low| (PANEL_BYTES / (low.size() * vocab)).max(1).next_multiple_of(block));
+    for from in (0..rows).step_by(panel) {
+        let count = panel.min(rows - from);
+        let mut dlogits = match (&dx, low) {
+            (Some(_), Some(low)) => Some(device.empty(&[count, vocab], low)?),
+            _ => None,
         };
-        let rows = Rows { losses: losses.range(first, count), targets, first, weight };
-        match &device {
-            Device::Cpu => rows_cpu(&rows, &logits, dlogits.is_some()),
-            Device::Cuda(gpu) => cuda::rows(gpu, &rows, &logits, dlogits.as_ref())?,
+        for first in (from..from + count).step_by(block) {
+            let count = block.min(from + count - first);
+            let logits = device.empty(&[count, vocab], DType::F32)?;
+            matmul(&logits, false, scale, &x.value.range(first, count), Factor::from(&head.value).t())?;
+            let rows = Rows { losses: losses.range(first, count), targets, first };
+            let to = match (&dlogits, &dx) {
+                (Some(panel), _) => Some(panel.range(first - from, count)),
+                (None, Some(_)) => Some(logits.clone()),
+                (None, None) => None,
+            };
+            match &device {
+                Device::Cpu => rows_cpu(&rows, &logits, to.is_some()),
+                Device::Cuda(gpu) => cuda::rows(gpu, &rows, &logits, to.as_ref())?,
+            }
+            dlogits = dlogits.or(to);
         }
         if let (Some(dx), Some(dlogits)) = (&dx, dlogits) {
-            matmul(&dx.range(first, count), false, scale, &dlogits, &head.value)?;
-            matmul(&head.grad, head.accumulate(), scale, Factor::from(&dlogits).t(), &x)?;
+            matmul(&dx.range(from, count), false, scale, &dlogits, &head.value)?;
+            let (dlogits, x) = (Factor::from(&dlogits).t(), x.value.range(from, count));
+            matmul(&head.grad, head.accumulate(), scale, dlogits, &x)?;
         }
     }
     let mean = device.empty(&[1], DType::F32)?;
     match &device {
         Device::Cpu => {
             let total: f64 = losses.read().iter().map(|&l| f64::from(l)).sum();
-            mean.write()[0] = (total / positions.max(1) as f64) as f32;
+            mean.write()[0] = (total / targets.unmasked().max(1) as f64) as f32;
         }
-        Device::Cuda(gpu) => cuda::mean(gpu, &mean, &losses, weight)?,
+        Device::Cuda(gpu) => cuda::mean(gpu, &mean, &losses, targets)?,
     }
     let x = x.id;
     let mean = tape.push("cross_entropy", mean, move |_, grads| match dx {
         Some(dx) => grads.give(x, dx),
         None => Ok(()),
     });
-    Ok(Loss { mean, positions })
+    Ok(Loss { mean, positions: targets.unmasked() })
 }
 
 /// One block of rows.
@@ -91,13 +102,11 @@ struct Rows<'a> {
     targets: &'a Tokens,
     /// Row of the batch that the block starts with.
     first: usize,
-    /// Weight of a row in the mean.
-    weight: f32,
 }
 
-/// Losses of a block; turns logits into their gradient `weight (softmax - onehot)` in place if asked to.
+/// Losses of a block; turns logits into their gradient `(softmax - onehot) / unmasked rows` in place if asked to.
 fn rows_cpu(rows: &Rows, logits: &Tensor, gradient: bool) {
-    let vocab = logits.cols();
+    let (vocab, weight) = (logits.cols(), 1.0 / rows.targets.unmasked().max(1) as f32);
     for_row_blocks(
         [(&mut logits.write(), vocab), (&mut rows.losses.write(), 1)],
         #[inline(always)]
@@ -123,9 +132,9 @@ fn rows_cpu(rows: &Rows, logits: &Tensor, gradient: bool) {
                 }
                 *loss = (total.ln() + f64::from(max) - f64::from(at)) as f32;
                 if gradient {
-                    let k = rows.weight / total as f32;
+                    let k = weight / total as f32;
                     row.iter_mut().for_each(|l| *l *= k);
-                    row[target as usize] -= rows.weight;
+                    row[target as usize] -= weight;
                 }
             }
         },
@@ -140,6 +149,7 @@ mod cuda {
     use super::Rows;
     use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::launch::{blocks, flag, int, lane_of_four, long, ptr};
+    use crate::tokens::{OnGpu, Tokens};
     use crate::{DType, Error, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source =
@@ -150,9 +160,7 @@ mod cuda {
 
     pub(super) fn rows(gpu: &Gpu, rows: &Rows, logits: &Tensor, dlogits: Option<&Tensor>) -> Result<()> {
         let (count, vocab) = (logits.rows(), logits.cols());
-        let Some(targets) = &rows.targets.on_gpu else {
-            return Err(Error::shape("cross_entropy", "the targets are on the CPU, the logits on a GPU"));
-        };
+        let targets = on_gpu(rows.targets)?;
         let elem = dlogits.map_or(DType::F32, Tensor::dtype);
         let mut spans = vec![(logits, 0)];
         spans.extend(dlogits.map(|dlogits| (dlogits, 0)));
@@ -164,8 +172,8 @@ mod cuda {
             ptr(logits),
             dlogits.map_or(Arg::Ptr(0), ptr),
             ptr(&rows.losses),
-            Arg::Ptr(targets.ids.ptr() + 4 * rows.first as u64),
-            Arg::F32(rows.weight),
+            Arg::Ptr(targets.ids() + 4 * rows.first as u64),
+            Arg::Ptr(targets.unmasked()),
             int(vocab),
             int(cached),
             flag(lane > 1),
@@ -174,8 +182,14 @@ mod cuda {
         gpu.launch(&SOURCE, elem, "cross_entropy_rows", grid, [threads as u32, 1, 1], 4 * cached, &args)
     }
 
-    pub(super) fn mean(gpu: &Gpu, mean: &Tensor, losses: &Tensor, weight: f32) -> Result<()> {
-        let args = [ptr(losses), ptr(mean), Arg::F32(weight), long(losses.numel())];
+    pub(super) fn mean(gpu: &Gpu, mean: &Tensor, losses: &Tensor, targets: &Tokens) -> Result<()> {
+        let unmasked = Arg::Ptr(on_gpu(targets)?.unmasked());
+        let args = [ptr(losses), ptr(mean), unmasked, long(losses.numel())];
         gpu.launch(&SOURCE, DType::F32, "cross_entropy_mean", [1, 1, 1], [1024, 1, 1], 0, &args)
+    }
+
+    fn on_gpu(targets: &Tokens) -> Result<&OnGpu> {
+        let apart = || Error::shape("cross_entropy", "the targets are on the CPU, the logits on a GPU");
+        targets.on_gpu.as_ref().ok_or_else(apart)
     }
 }

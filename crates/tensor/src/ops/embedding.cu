@@ -68,12 +68,13 @@ DEVICE void collect(float *__restrict__ dtable, const float *__restrict__ dout, 
     }
 }
 
-// dtable[id] += scale * sum of the rows of dout at that id: a block for each id and 32 * W columns. `padding` gets none.
+// dtable[id] += scale * sum of the rows of dout at that id: a block for each group and 32 * W columns; groups may be empty.
+// `padding` gets none.
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 embedding_backward(float *dtable, const float *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,
                    int width, int padding, int vec) {
     __shared__ float sums[WARPS * 32 * VEC];
-    if (unique[blockIdx.x] == padding) return;
+    if (starts[blockIdx.x] == starts[blockIdx.x + 1] || unique[blockIdx.x] == padding) return;
     if (vec) collect<VEC>(dtable, dout, unique, starts, order, scale, width, sums);
     else collect<1>(dtable, dout, unique, starts, order, scale, width, sums);
 }

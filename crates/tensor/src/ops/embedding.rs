@@ -77,7 +77,7 @@ mod cuda {
     pub(super) fn forward(gpu: &Gpu, out: &Tensor, ids: &Tokens, table: &Tensor, scale: f32) -> Result<()> {
         let (elem, rows, width) = (table.dtype(), out.rows(), out.cols());
         let lane = lane(elem, width, &[(out, 0), (table, 0)]);
-        let ids = Arg::Ptr(on_gpu(ids)?.ids.ptr());
+        let ids = Arg::Ptr(on_gpu(ids)?.ids());
         let args = [ptr(out), ids, ptr(table), Arg::F32(scale), long(rows), int(width), flag(lane > 1)];
         let grid = tiles(rows, WARPS, AXIS, width, lane);
         gpu.launch(&SOURCE, elem, "embedding_forward", grid, [32, WARPS as u32, 1], 0, &args)
@@ -94,8 +94,7 @@ mod cuda {
         let (elem, width) = (dout.dtype(), dout.cols());
         let lane = lane(elem, width, &[(dout, 0), (dtable, 0)]);
         let groups = on_gpu(ids)?;
-        let [unique, starts, order] =
-            [&groups.unique, &groups.starts, &groups.order].map(|buf| Arg::Ptr(buf.ptr()));
+        let [unique, starts, order] = [groups.unique(), groups.starts(), groups.order()].map(Arg::Ptr);
         let args = [
             ptr(dtable),
             ptr(dout),
@@ -107,7 +106,8 @@ mod cuda {
             Arg::I32(padding),
             flag(lane > 1),
         ];
-        let grid = [blocks(groups.groups, 1), blocks(width, 32 * lane), 1];
+        // A group for every row: as many as there could be, so that the launch does not depend on the ids.
+        let grid = [blocks(dout.rows(), 1), blocks(width, 32 * lane), 1];
         gpu.launch(&SOURCE, elem, "embedding_backward", grid, [32, WARPS as u32, 1], 0, &args)
     }
 
