@@ -4,7 +4,8 @@ use tensor::ops::{self, BatchLayout, Heads, Rope};
 use tensor::params::Param;
 use tensor::tape::{Tape, Var};
 
-use crate::error::Result;
+use tensor::Result;
+
 use crate::model::Handles;
 
 /// Weights of one attention block.
@@ -42,6 +43,6 @@ impl Attention {
         let mut project = |p: &Projection| ops::linear(tape, x, &p.weight, p.bias.as_ref());
         let (q, k, v) = (project(&self.q)?, project(&self.k)?, project(&self.v)?);
         let y = ops::attention(tape, [&q, &k, &v], layout, self.heads, rope)?;
-        Ok(ops::linear(tape, &y, &self.output, None)?)
+        ops::linear(tape, &y, &self.output, None)
     }
 }

@@ -1,6 +1,8 @@
 //! Forward pass of Granite 4.0 hybrids: pre-norm layers, each a Mamba2 or attention mixer and a gated MLP, on a
 //! scaled residual stream (transformers' `granitemoehybrid` without experts).
 
+use std::sync::Arc;
+
 use tensor::Device;
 use tensor::ops::{self, BatchLayout, Cols, Heads, Rope, Scan, ScanLayout};
 use tensor::params::Param;
@@ -12,7 +14,9 @@ use crate::error::Result;
 use crate::model::{Handles, Stack, check_len};
 
 /// The layers of a Granite model, between embedding and head.
-pub(crate) struct Granite {
+pub(crate) struct Granite(Arc<Layers>);
+
+struct Layers {
     config: GraniteConfig,
     layers: Vec<Layer>,
     norm: Param,
@@ -79,43 +83,76 @@ impl Granite {
             }
         };
         let rope = config.rope_theta.map(|theta| Rope::new(device, max_len, config.head_dim, theta));
-        Ok(Granite {
+        Ok(Granite(Arc::new(Layers {
             config: config.clone(),
             layers: config.layers.iter().enumerate().map(layer).collect(),
             norm: handles.get("model.norm.weight"),
             rope: rope.transpose()?,
             max_len,
-        })
+        })))
     }
 }
 
 impl Stack for Granite {
     fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
-        check_len(layout, self.max_len)?;
-        let eps = self.config.rms_norm_eps as f32;
-        let m = self.config.residual_multiplier as f32;
-        let input_norm = |i: usize| self.layers.get(i).map_or(&self.norm, |layer| &layer.input_norm);
+        let Granite(all) = self;
+        check_len(layout, all.max_len)?;
+        let (eps, m) = (all.eps(), all.multiplier());
+        if tape.recomputes() {
+            for i in 0..all.layers.len() {
+                let all = Arc::clone(all);
+                x = tape.again(&x, move |tape, x| {
+                    let layer = &all.layers[i];
+                    let normed = ops::rms_norm(tape, x, &layer.input_norm, all.eps())?;
+                    let (x, y) = all.layer(tape, layer, x, &normed, layout)?;
+                    ops::residual(tape, &x, &y, all.multiplier())
+                })?;
+            }
+            return Ok(ops::rms_norm(tape, &x, &all.norm, eps)?);
+        }
+        let input_norm = |i: usize| all.layers.get(i).map_or(&all.norm, |layer| &layer.input_norm);
         let mut normed = ops::rms_norm(tape, &x, input_norm(0), eps)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let mixed = match &layer.mixer {
-                Mixer::Attention(attention) => {
-                    attention.forward(tape, &normed, layout, self.rope.as_ref())?
-                }
-                Mixer::Mamba(mamba) => self.mamba(tape, mamba, &normed, layout)?,
-            };
-            (x, normed) = ops::residual_norm(tape, &x, &mixed, m, &layer.post_norm, eps)?;
-            let fused = ops::linear(tape, &normed, &layer.gate_up, None)?;
-            let ff = self.config.shared_intermediate_size;
-            let active = ops::swiglu(tape, &Cols::new(&fused, 0, ff), &Cols::new(&fused, ff, ff))?;
-            let y = ops::linear(tape, &active, &layer.down, None)?;
+        for (i, layer) in all.layers.iter().enumerate() {
+            let y;
+            (x, y) = all.layer(tape, layer, &x, &normed, layout)?;
             (x, normed) = ops::residual_norm(tape, &x, &y, m, input_norm(i + 1), eps)?;
         }
         Ok(normed)
     }
 }
 
-impl Granite {
-    fn mamba(&self, tape: &mut Tape, weights: &Mamba, x: &Var, layout: BatchLayout) -> Result<Var> {
+impl Layers {
+    fn eps(&self) -> f32 {
+        self.config.rms_norm_eps as f32
+    }
+
+    fn multiplier(&self) -> f32 {
+        self.config.residual_multiplier as f32
+    }
+
+    /// A layer from the stream and its norm: the stream with the mixer added, and what the MLP adds to it.
+    fn layer(
+        &self,
+        tape: &mut Tape,
+        layer: &Layer,
+        x: &Var,
+        normed: &Var,
+        layout: BatchLayout,
+    ) -> tensor::Result<(Var, Var)> {
+        let mixed = match &layer.mixer {
+            Mixer::Attention(attention) => attention.forward(tape, normed, layout, self.rope.as_ref())?,
+            Mixer::Mamba(mamba) => self.mamba(tape, mamba, normed, layout)?,
+        };
+        let (x, normed) =
+            ops::residual_norm(tape, x, &mixed, self.multiplier(), &layer.post_norm, self.eps())?;
+        let fused = ops::linear(tape, &normed, &layer.gate_up, None)?;
+        let ff = self.config.shared_intermediate_size;
+        let active = ops::swiglu(tape, &Cols::new(&fused, 0, ff), &Cols::new(&fused, ff, ff))?;
+        let y = ops::linear(tape, &active, &layer.down, None)?;
+        Ok((x, y))
+    }
+
+    fn mamba(&self, tape: &mut Tape, weights: &Mamba, x: &Var, layout: BatchLayout) -> tensor::Result<Var> {
         let sizes = &self.config.mamba;
         let scan_layout = ScanLayout {
             rows: layout,
@@ -139,7 +176,7 @@ impl Granite {
             d: weights.d.clone(),
         };
         let y = ops::scan(tape, &inputs, scan_layout)?;
-        let y = ops::gated_rms_norm(tape, &y, &z, &weights.norm, self.config.rms_norm_eps as f32)?;
-        Ok(ops::linear(tape, &y, &weights.out_proj, None)?)
+        let y = ops::gated_rms_norm(tape, &y, &z, &weights.norm, self.eps())?;
+        ops::linear(tape, &y, &weights.out_proj, None)
     }
 }

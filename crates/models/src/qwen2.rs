@@ -1,5 +1,7 @@
 //! Forward pass of Qwen2: pre-norm layers of rotary attention with biases and a gated MLP.
 
+use std::sync::Arc;
+
 use tensor::Device;
 use tensor::ops::{self, BatchLayout, Cols, Heads, Rope};
 use tensor::params::Param;
@@ -11,7 +13,9 @@ use crate::error::Result;
 use crate::model::{Handles, Stack, check_len};
 
 /// The layers of a Qwen2 model, between embedding and head.
-pub(crate) struct Qwen2 {
+pub(crate) struct Qwen2(Arc<Layers>);
+
+struct Layers {
     layers: Vec<Layer>,
     norm: Param,
     rope: Rope,
@@ -47,30 +51,59 @@ impl Qwen2 {
                 down: at("mlp.down_proj"),
             }
         };
-        Ok(Qwen2 {
+        Ok(Qwen2(Arc::new(Layers {
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             norm: handles.get("model.norm.weight"),
             rope: Rope::new(device, max_len, config.head_dim, config.rope_theta)?,
             eps: config.rms_norm_eps as f32,
             max_len,
-        })
+        })))
     }
 }
 
 impl Stack for Qwen2 {
     fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
-        check_len(layout, self.max_len)?;
-        let input_norm = |i: usize| self.layers.get(i).map_or(&self.norm, |layer| &layer.input_norm);
-        let mut normed = ops::rms_norm(tape, &x, input_norm(0), self.eps)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let mixed = layer.attention.forward(tape, &normed, layout, Some(&self.rope))?;
-            (x, normed) = ops::residual_norm(tape, &x, &mixed, 1.0, &layer.post_norm, self.eps)?;
-            let gate = ops::linear(tape, &normed, &layer.gate, None)?;
-            let up = ops::linear(tape, &normed, &layer.up, None)?;
-            let active = ops::swiglu(tape, &Cols::all(&gate), &Cols::all(&up))?;
-            let y = ops::linear(tape, &active, &layer.down, None)?;
-            (x, normed) = ops::residual_norm(tape, &x, &y, 1.0, input_norm(i + 1), self.eps)?;
+        let Qwen2(all) = self;
+        check_len(layout, all.max_len)?;
+        if tape.recomputes() {
+            for i in 0..all.layers.len() {
+                let all = Arc::clone(all);
+                x = tape.again(&x, move |tape, x| {
+                    let layer = &all.layers[i];
+                    let normed = ops::rms_norm(tape, x, &layer.input_norm, all.eps)?;
+                    let (x, y) = all.layer(tape, layer, x, &normed, layout)?;
+                    ops::residual(tape, &x, &y, 1.0)
+                })?;
+            }
+            return Ok(ops::rms_norm(tape, &x, &all.norm, all.eps)?);
+        }
+        let input_norm = |i: usize| all.layers.get(i).map_or(&all.norm, |layer| &layer.input_norm);
+        let mut normed = ops::rms_norm(tape, &x, input_norm(0), all.eps)?;
+        for (i, layer) in all.layers.iter().enumerate() {
+            let y;
+            (x, y) = all.layer(tape, layer, &x, &normed, layout)?;
+            (x, normed) = ops::residual_norm(tape, &x, &y, 1.0, input_norm(i + 1), all.eps)?;
         }
         Ok(normed)
+    }
+}
+
+impl Layers {
+    /// A layer from the stream and its norm: the stream with the attention added, and what the MLP adds to it.
+    fn layer(
+        &self,
+        tape: &mut Tape,
+        layer: &Layer,
+        x: &Var,
+        normed: &Var,
+        layout: BatchLayout,
+    ) -> tensor::Result<(Var, Var)> {
+        let mixed = layer.attention.forward(tape, normed, layout, Some(&self.rope))?;
+        let (x, normed) = ops::residual_norm(tape, x, &mixed, 1.0, &layer.post_norm, self.eps)?;
+        let gate = ops::linear(tape, &normed, &layer.gate, None)?;
+        let up = ops::linear(tape, &normed, &layer.up, None)?;
+        let active = ops::swiglu(tape, &Cols::all(&gate), &Cols::all(&up))?;
+        let y = ops::linear(tape, &active, &layer.down, None)?;
+        Ok((x, y))
     }
 }

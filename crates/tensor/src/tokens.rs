@@ -104,7 +104,7 @@ impl Tokens {
     }
 
     /// Checks that every id is a row of a table of `vocab`; `masked` allows -1.
-    pub(crate) fn check(&self, vocab: usize, masked: bool) -> Result<()> {
+    pub fn check(&self, vocab: usize, masked: bool) -> Result<()> {
         let low = if masked { -1 } else { 0 };
         match self.ids.iter().position(|&id| id < low || id >= vocab as i32) {
             None => Ok(()),

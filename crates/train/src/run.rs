@@ -12,7 +12,7 @@ use tensor::Device;
 
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::recipe::Resolved;
+use crate::recipe::{Recompute, Resolved};
 use crate::trainer::Trainer;
 
 /// Where the loop reports to while it runs; a terminal, a log, a test.
@@ -92,7 +92,9 @@ pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress
         driver: place.driver.clone(),
         precision: precision.to_string(),
     };
-    let trainer = Trainer::new(model, optimizer).with_kernels(recipe.train.kernels.into());
+    let trainer = Trainer::new(model, optimizer)
+        .with_kernels(recipe.train.kernels.into())
+        .with_recompute(recipe.train.recompute == Recompute::Layers);
     Ok(Prepared { dataset, trainer, setup })
 }
 
@@ -142,12 +144,15 @@ fn steps(
     // The last step takes all the diagnostics that any step does.
     let columns = trainer.optimizer().columns(plan.watch(plan.steps));
     let mut metrics = run.metrics(&columns)?;
-    let mut batch = Batch::default();
+    let fill = |step: u64, batch: &mut Batch| {
+        let samples = order::samples(plan.seed, step - 1, plan.batch_size, dataset.train().len());
+        dataset.train().fill(&samples, batch);
+    };
+    let (mut batch, mut next) = (Batch::default(), Batch::default());
+    fill(1, &mut batch);
     let mut tokens = 0;
     for step in 1..=plan.steps {
         let start = Instant::now();
-        let samples = order::samples(plan.seed, step - 1, plan.batch_size, dataset.train().len());
-        dataset.train().fill(&samples, &mut batch);
         let (matrices, rest) = plan.shares(step);
         let (lr, rest) = (recipe.optimizer.lr * matrices, recipe.optimizer.adamw.lr * rest);
         let rates = Rates { matrices: lr as f32, rest: rest as f32 };
@@ -169,6 +174,10 @@ fn steps(
                 return Err(Error::Diverged { step, what });
             }
         };
+        // A GPU is still at work on the update.
+        if step < plan.steps {
+            fill(step + 1, &mut next);
+        }
         trainer.model().params().device().synchronize()?;
         let seconds = start.elapsed().as_secs_f64();
         let count = batch.targets.iter().filter(|&&target| target != data::MASKED).count() as u64;
@@ -196,6 +205,7 @@ fn steps(
             trainer.model().save(&run.model_dir()?)?;
             run.write_metadata()?;
         }
+        std::mem::swap(&mut batch, &mut next);
     }
     Ok(())
 }

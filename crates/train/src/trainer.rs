@@ -1,33 +1,66 @@
-//! One training step: forward, backward, optimizer; and evaluation.
+//! One training step: forward, backward, optimizer; and evaluation. On a GPU a step is launched as CUDA graphs, once a
+//! few steps have compiled the kernels and filled the memory pool.
 
 use std::sync::Arc;
 
 use data::Batch;
 use models::Model;
 use optim::{Optimizer, Rates, Report, Watch};
+use tensor::cuda::Graph;
 use tensor::params::Params;
 use tensor::tape::{Kernels, Tape};
-use tensor::{Device, Precision, Tokens};
+use tensor::{Device, Precision, Tensor, Tokens};
 
 use crate::error::Result;
+
+/// Steps that are launched piece by piece before a graph is recorded.
+const EAGER_STEPS: u32 = 2;
 
 /// A model with its optimizer.
 pub struct Trainer {
     model: Model,
     optimizer: Optimizer,
     kernels: Kernels,
+    recompute: bool,
+    /// Whether steps on a GPU become graphs.
+    graphs: bool,
+    pass: Option<Pass>,
+    /// Passes done so far, while none is recorded.
+    passes: u32,
+}
+
+/// A forward and backward pass as a graph: what it reads and what it gives.
+struct Pass {
+    ids: Arc<Tokens>,
+    targets: Tokens,
+    graph: Graph,
+    loss: Tensor,
 }
 
 impl Trainer {
     /// Joins a model and the optimizer made for its weights.
     pub fn new(model: Model, optimizer: Optimizer) -> Self {
-        Trainer { model, optimizer, kernels: Kernels::default() }
+        let kernels = Kernels::default();
+        Trainer { model, optimizer, kernels, recompute: false, graphs: true, pass: None, passes: 0 }
     }
 
     /// The same with other kernels.
     #[must_use]
     pub fn with_kernels(self, kernels: Kernels) -> Self {
         Trainer { kernels, ..self }
+    }
+
+    /// The same, computing each layer again in the backward pass instead of keeping what it computed.
+    #[must_use]
+    pub fn with_recompute(self, recompute: bool) -> Self {
+        Trainer { recompute, ..self }
+    }
+
+    /// Whether steps on a GPU become graphs, as they do unless told otherwise. The results are the same bits.
+    pub fn set_graphs(&mut self, graphs: bool) {
+        self.graphs = graphs;
+        self.pass = None;
+        self.passes = 0;
     }
 
     /// The model.
@@ -42,20 +75,31 @@ impl Trainer {
 
     /// Forward and backward pass: leaves the gradients in the model's banks. Waits for nothing; the loss is still
     /// on the device.
-    pub fn forward_backward(&self, batch: &Batch) -> Result<tensor::Tensor> {
-        let (device, precision) = (self.device(), self.precision());
-        let (ids, targets) = tokens(device, batch)?;
-        let mut tape = Tape::new(device, precision).with_kernels(self.kernels);
-        self.model.params().begin_step();
-        let loss = self.model.loss(&mut tape, &ids, &targets)?.mean;
-        let seed = device.zeros(&[1], tensor::DType::F32)?;
-        tape.backward(&loss, seed)?;
-        self.model.params().finish_grads()?;
-        Ok(loss.value)
+    pub fn forward_backward(&mut self, batch: &Batch) -> Result<Tensor> {
+        let Device::Cuda(gpu) = self.device().clone() else { return self.piece_by_piece(batch) };
+        match &mut self.pass {
+            Some(pass) if pass.fits(batch) => {
+                let vocab = self.model.config().vocab_size();
+                pass.put(batch, vocab)?;
+                pass.graph.launch()?;
+                Ok(pass.loss.clone())
+            }
+            None if self.graphs && self.passes >= EAGER_STEPS => {
+                let (ids, targets) = tokens(self.device(), batch)?;
+                let (graph, loss) = gpu.capture(|| self.launch(&ids, &targets))?;
+                graph.launch()?;
+                self.pass = Some(Pass { ids, targets, graph, loss: loss.clone() });
+                Ok(loss)
+            }
+            _ => {
+                self.passes += 1;
+                self.piece_by_piece(batch)
+            }
+        }
     }
 
     /// Forward and backward pass; the mean loss of the batch in nats per token, read back.
-    pub fn gradient(&self, batch: &Batch) -> Result<f64> {
+    pub fn gradient(&mut self, batch: &Batch) -> Result<f64> {
         Ok(f64::from(self.forward_backward(batch)?.to_vec()?[0]))
     }
 
@@ -70,6 +114,11 @@ impl Trainer {
         state.iter().map(|(_, tensor)| tensor.numel() * tensor.dtype().size()).sum()
     }
 
+    /// Pieces of work in the graph of the forward and backward pass, once there is one.
+    pub fn graph_nodes(&self) -> Option<usize> {
+        self.pass.as_ref().map(|pass| pass.graph.nodes())
+    }
+
     /// Sum of the losses over a batch and the number of positions it is the sum of.
     pub fn evaluate(&self, batch: &Batch) -> Result<(f64, usize)> {
         let (ids, targets) = tokens(self.device(), batch)?;
@@ -77,6 +126,23 @@ impl Trainer {
         let loss = self.model.loss(&mut tape, &ids, &targets)?;
         let mean = f64::from(loss.mean.value.to_vec()?[0]);
         Ok((mean * loss.positions as f64, loss.positions))
+    }
+
+    fn piece_by_piece(&self, batch: &Batch) -> Result<Tensor> {
+        let (ids, targets) = tokens(self.device(), batch)?;
+        self.launch(&ids, &targets)
+    }
+
+    fn launch(&self, ids: &Arc<Tokens>, targets: &Tokens) -> Result<Tensor> {
+        let device = self.device();
+        let mut tape =
+            Tape::new(device, self.precision()).with_kernels(self.kernels).with_recompute(self.recompute);
+        self.params().begin_step();
+        let loss = self.model.loss(&mut tape, ids, targets)?.mean;
+        let seed = device.zeros(&[1], tensor::DType::F32)?;
+        tape.backward(&loss, seed)?;
+        self.params().finish_grads()?;
+        Ok(loss.value)
     }
 
     fn params(&self) -> &Params {
@@ -89,6 +155,21 @@ impl Trainer {
 
     fn precision(&self) -> Precision {
         self.params().precision()
+    }
+}
+
+impl Pass {
+    fn fits(&self, batch: &Batch) -> bool {
+        (self.targets.batch, self.targets.len) == (batch.rows, batch.seq_len)
+    }
+
+    /// Puts a batch where the graph reads it.
+    fn put(&mut self, batch: &Batch, vocab: usize) -> Result<()> {
+        let ids = Arc::get_mut(&mut self.ids).expect("the tape that shared them is gone");
+        ids.set(&batch.inputs)?;
+        ids.check(vocab, false)?;
+        self.targets.set(&batch.targets)?;
+        Ok(self.targets.check(vocab, true)?)
     }
 }
 

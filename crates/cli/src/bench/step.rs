@@ -8,7 +8,7 @@ use report::format;
 use tensor::random::Stream;
 use tensor::tape::Kernels;
 use tensor::{DType, Device};
-use train::recipe::{self, Resolved, Sources, model_key};
+use train::recipe::{self, Recompute, Resolved, Sources, model_key};
 use train::{Trainer, flops};
 
 use super::stopwatch::Stopwatch;
@@ -97,6 +97,12 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
     let Times { mut passes, mut wholes, peaks: [pass_peak, peak] } = times;
     add("forward + backward", &mut passes);
     add("whole step", &mut wholes);
+    if device.is_cuda() {
+        trainer.set_graphs(false);
+        let mut times = bench.time(&mut trainer)?;
+        add("launched piece by piece, forward + backward", &mut times.passes);
+        add("launched piece by piece, whole step", &mut times.wholes);
+    }
     if args.compare && device.is_cuda() {
         drop(trainer);
         trainer = bench.trainer(Kernels::Plain)?;
@@ -105,6 +111,7 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
         add("plain kernels, whole step", &mut times.wholes);
         drop(trainer);
         trainer = bench.trainer(resolved.recipe.train.kernels.into())?;
+        trainer.set_graphs(false);
     }
     print(&columns(&table))?;
     print(&format!(
@@ -170,7 +177,8 @@ impl Bench<'_> {
         model.initialize(0)?;
         let settings = recipe.optimizer.settings();
         let optimizer = Optimizer::new(&recipe.optimizer.name, &settings, &recipe.common(), model.params())?;
-        Ok(Trainer::new(model, optimizer).with_kernels(kernels))
+        let recompute = recipe.train.recompute == Recompute::Layers;
+        Ok(Trainer::new(model, optimizer).with_kernels(kernels).with_recompute(recompute))
     }
 
     fn time(&self, trainer: &mut Trainer) -> anyhow::Result<Times> {

@@ -106,6 +106,11 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["fast", "plain"]),
         "on a GPU, where there are two: the fast kernels, or the plain ones they are held to",
     ),
+    key(
+        "train.recompute",
+        Kind::Choice(&["off", "layers"]),
+        "layers: keep only the input of each layer and run it again in the backward pass",
+    ),
     key("train.diagnostics", Kind::Choice(&["off", "cheap", "full"]), "what is measured beside the losses"),
     key("train.diagnostics_steps", Kind::Count, "take the full diagnostics every so many steps"),
 ];

@@ -37,5 +37,6 @@ pub use keys::{KEYS, Key, Kind};
 pub use layers::{ENV_PREFIX, Origin, Setting};
 pub use resolve::{Resolved, Sources, model_key, optimizer_of, resolve};
 pub use types::{
-    AdamW, Data, Diagnostics, Examples, Model, Optimizer, Precision, Recipe, Rounding, Run, Train,
+    AdamW, Data, Diagnostics, Examples, Kernels, Model, Optimizer, Precision, Recipe, Recompute, Rounding,
+    Run, Train,
 };

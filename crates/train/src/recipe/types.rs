@@ -140,6 +140,8 @@ pub struct Train {
     pub rounding: Rounding,
     /// Which kernels a GPU runs where there are two.
     pub kernels: Kernels,
+    /// What the backward pass computes again instead of keeping it.
+    pub recompute: Recompute,
     /// What is measured beside the losses.
     pub diagnostics: Diagnostics,
     /// Take the full diagnostics every so many steps.
@@ -210,6 +212,16 @@ impl From<Kernels> for tensor::tape::Kernels {
             Kernels::Plain => tensor::tape::Kernels::Plain,
         }
     }
+}
+
+/// What the backward pass computes again instead of keeping it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Only what is as cheap to make again as to read.
+    Off,
+    /// Whole layers, from their inputs.
+    Layers,
 }
 
 /// What is measured beside the losses.
