@@ -15,6 +15,7 @@
 //!
 //! The last four take a spectrum or a product a matrix and come with [`Watch::Full`] alone.
 
+use tensor::params::Params;
 use tensor::{DType, Tensor};
 
 use crate::error::Result;
@@ -46,14 +47,14 @@ pub(crate) enum Source {
     Ranks,
 }
 
-/// What the rules found in one step.
-#[derive(Default)]
+/// What the rules found in one step; on a GPU partly sums that a step which is launched again renews.
 pub struct Findings {
+    watch: Watch,
     /// Whether the rule at work is the matrix rule.
     matrices: bool,
-    /// Whether factors are looked at closely.
-    full: bool,
     changes: Vec<(bool, Pending)>,
+    /// On a GPU, four sums for each change that is not done: `[.., 4]`.
+    sums: Option<Tensor>,
     noise_added: usize,
     noise_skipped: usize,
     deficient: usize,
@@ -88,9 +89,41 @@ impl Findings {
             .collect()
     }
 
-    pub(crate) fn begin(&mut self, matrices: bool, watch: Watch) {
+    /// For a step of all weights of `params`.
+    pub(crate) fn new(watch: Watch, params: &Params) -> Result<Self> {
+        let (device, most) = (params.device(), params.specs().len());
+        let sums = if watch != Watch::Off && device.is_cuda() {
+            Some(device.zeros(&[most, 4], DType::F32)?)
+        } else {
+            None
+        };
+        Ok(Findings {
+            watch,
+            matrices: false,
+            changes: Vec::new(),
+            sums,
+            noise_added: 0,
+            noise_skipped: 0,
+            deficient: 0,
+            orth_error: 0.0,
+            momenta: Vec::new(),
+            weights: Vec::new(),
+        })
+    }
+
+    /// The rows of sums that are still free.
+    pub(crate) fn rows(&self) -> Option<Tensor> {
+        let used = self.changes.len();
+        self.sums.as_ref().map(|sums| sums.range(used, sums.shape()[0] - used))
+    }
+
+    /// How much was measured.
+    pub(crate) fn watch(&self) -> Watch {
+        self.watch
+    }
+
+    pub(crate) fn begin(&mut self, matrices: bool) {
         self.matrices = matrices;
-        self.full = watch == Watch::Full;
     }
 
     pub(crate) fn moved(&mut self, changes: Vec<Pending>) {
@@ -106,7 +139,7 @@ impl Findings {
     /// Takes down a bank of factors as the orthogonaliser gave them, so many of which were rank-deficient.
     pub(crate) fn factor(&mut self, factors: &Tensor, deficient: usize) -> Result<()> {
         self.deficient += deficient;
-        if self.full {
+        if self.watch == Watch::Full {
             self.orth_error = self.orth_error.max(ortho::error(&in_f32(&factors.range(0, 1))?)?);
         }
         Ok(())
@@ -120,13 +153,17 @@ impl Findings {
     }
 
     /// The values of `columns`, waiting for what a GPU still works on.
-    pub(crate) fn values(self, columns: &[&'static str]) -> Result<Vec<(&'static str, f64)>> {
+    pub(crate) fn values(&self, columns: &[&'static str]) -> Result<Vec<(&'static str, f64)>> {
         let (mut matrices, mut rest) = (Change::default(), Change::default());
         let mut failures = 0;
-        for (of_matrices, change) in self.changes {
-            let change = change.resolve()?;
-            failures += usize::from(of_matrices && !change.asked.is_finite());
-            if of_matrices { matrices += change } else { rest += change }
+        let sums = self.sums.as_ref().map_or(Ok(Vec::new()), Tensor::to_vec)?;
+        for (row, (of_matrices, change)) in self.changes.iter().enumerate() {
+            let change = match change {
+                Pending::Done(change) => *change,
+                Pending::Row { count } => Change::of(&sums[4 * row..], *count),
+            };
+            failures += usize::from(*of_matrices && !change.asked.is_finite());
+            if *of_matrices { matrices += change } else { rest += change }
         }
         let mut all = matrices;
         all += rest;

@@ -1,8 +1,37 @@
-// The element-wise parts of the optimizers. One thread takes elements a whole grid apart. Gradients, buffers and
-// moments are f32; an update is `elem`; weights are f32 or bf16.
+// The element-wise parts of the optimizers. Gradients, buffers and moments are f32; an update is `elem`; weights are f32
+// or bf16. What changes from step to step comes from `scalars` in the device's memory, so that a captured step can be
+// launched again.
 #include "common.cuh"
 
 #define EACH(i, n) for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
+
+// Over a block of whole warps; thread 0 gets the result.
+DEVICE double block_sum_double(double x) {
+    __shared__ double lanes[32];
+#pragma unroll
+    for (int d = 16; d; d /= 2) x += __shfl_xor_sync(~0u, x, d);
+    if (threadIdx.x % 32 == 0) lanes[threadIdx.x / 32] = x;
+    __syncthreads();
+    double total = 0.0;
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < blockDim.x / 32; i++) total += lanes[i];
+    }
+    return total;
+}
+
+// ---- Passes over long arrays: an operation has at<W>(i), which does all there is to do to W elements from i on ----
+
+template <int W, typename Op> DEVICE void sweep(Op &op, i64 from, i64 to) {
+    i64 first = from + (blockIdx.x * (i64)blockDim.x + threadIdx.x) * W;
+    for (i64 i = first; i < to; i += (i64)gridDim.x * blockDim.x * W) op.template at<W>(i);
+}
+
+// All n elements: four at a time where vec says that the arrays are aligned to four.
+template <typename Op> DEVICE void pass(Op &op, i64 n, int vec) {
+    i64 whole = vec ? n & ~3ll : 0;
+    sweep<4>(op, 0, whole);
+    sweep<1>(op, whole, n);
+}
 
 DEVICE float sigmoid_of(float x) { return 1.0f / (1.0f + expf(-x)); }
 
@@ -16,16 +45,62 @@ DEVICE float gated(float g, int gate) {
     }
 }
 
+// The momentum pass: m = decay m + weight gate(g), and where x is kept, what is orthogonalised, with its sum of squares:
+// m, or with Nesterov weight gate(g) + keep m (`lead` is the weight, else 0); with self_gate that times its sigmoid.
+struct Momentum {
+    float *m;
+    const float *g;
+    elem *x;
+    float decay, weight, keep, lead;
+    int gate, self_gate;
+    double squares;
+
+    template <int W> __device__ __forceinline__ void at(i64 i) {
+        float gradient[W], buffer[W], out[W];
+        load_many<W>(g + i, gradient);
+        load_many<W>(m + i, buffer);
+#pragma unroll
+        for (int j = 0; j < W; j++) {
+            float entering = gated(gradient[j], gate);
+            buffer[j] = decay * buffer[j] + weight * entering;
+            float value = lead == 0.0f ? buffer[j] : lead * entering + keep * buffer[j];
+            out[j] = self_gate ? value * sigmoid_of(value) : value;
+        }
+        store_many<W>(m + i, buffer);
+        if (!x) return;
+        store_many<W>(x + i, out);
+#pragma unroll
+        for (int j = 0; j < W; j++) squares += (double)out[j] * out[j];
+    }
+};
+
+extern "C" __global__ void __launch_bounds__(256)
+momentum(float *m, const float *g, float decay, float weight, int gate, int vec, i64 n) {
+    Momentum op = {m, g, nullptr, decay, weight, 0.0f, 0.0f, gate, 0, 0.0};
+    pass(op, n, vec);
+}
+
+// The same for members of `size` elements, with x and the sums of squares [members, parts] of the parts of each member, in
+// double: neither 1e-30 nor 1e+30 leaves its range. Grid (parts, members).
+extern "C" __global__ void __launch_bounds__(256)
+momentum_taken(float *m, const float *g, elem *x, double *sums, float decay, float weight, float keep, float lead,
+               int gate, int self_gate, int vec, i64 size) {
+    i64 at = blockIdx.y * size;
+    Momentum op = {m + at, g + at, x + at, decay, weight, keep, lead, gate, self_gate, 0.0};
+    pass(op, size, vec);
+    double sum = block_sum_double(op.squares);
+    if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
 extern "C" __global__ void axpby(float *y, float a, const float *x, float b, i64 n) {
     EACH(i, n) y[i] = a * y[i] + b * x[i];
 }
 
-extern "C" __global__ void scale(float *x, float a, i64 n) {
-    EACH(i, n) x[i] *= a;
-}
-
-extern "C" __global__ void momentum(float *m, const float *g, float decay, float weight, int gate, i64 n) {
-    EACH(i, n) m[i] = decay * m[i] + weight * gated(g[i], gate);
+// x *= *a; nothing is read where that is 1.
+extern "C" __global__ void scale(float *x, const float *a, i64 n) {
+    float factor = *a;
+    if (factor == 1.0f) return;
+    EACH(i, n) x[i] *= factor;
 }
 
 // What is orthogonalised: the buffer, or with Nesterov the gradient plus the decayed buffer; then x sigmoid(x).
@@ -66,96 +141,166 @@ struct Change {
     float asked, moved, same, weight;
 };
 
-// Moves one weight by `delta`, to what its type can hold, and takes down what became of it.
-template <typename W>
-DEVICE void commit(W *w, bf16 *copy, i64 i, float old, float delta, int rounding, u64 stream, Change &change) {
-    float now = rounded(old + delta, rounding, stream, i);
-    w[i] = store_as<W>(now);
-    if (copy) copy[i] = round_bf16(now);
-    float moved = now - old;
-    change.asked += delta * delta;
-    change.moved += moved * moved;
-    change.same += moved == 0.0f ? 1.0f : 0.0f;
-    change.weight += now * now;
+// Moves weights by `delta`, to what their type can hold, and takes down what became of them.
+template <typename T> struct Weights {
+    T *w;
+    bf16 *copy;
+    int rounding;
+    u64 stream;
+    Change change;
+
+    template <int W> __device__ __forceinline__ void commit(i64 i, float (&w_old)[W], const float (&delta)[W]) {
+        float now[W];
+#pragma unroll
+        for (int j = 0; j < W; j++) {
+            now[j] = rounded(w_old[j] + delta[j], rounding, stream, i + j);
+            float moved = now[j] - w_old[j];
+            change.asked += delta[j] * delta[j];
+            change.moved += moved * moved;
+            change.same += moved == 0.0f ? 1.0f : 0.0f;
+            change.weight += now[j] * now[j];
+        }
+        store_many<W>(w + i, now);
+        if (copy) store_many<W>(copy + i, now);
+    }
+
+    // Four sums for each block.
+    __device__ __forceinline__ void put(float *stats) {
+        if (!stats) return;
+        float sums[4] = {change.asked, change.moved, change.same, change.weight};
+        for (int k = 0; k < 4; k++) {
+            float sum = block_sum(sums[k]);
+            if (threadIdx.x == 0) stats[4 * blockIdx.x + k] = sum;
+        }
+    }
+};
+
+// w <- w - decay w + factor update
+template <typename T> struct Apply {
+    Weights<T> weights;
+    const elem *update;
+    float decay, factor;
+
+    template <int W> __device__ __forceinline__ void at(i64 i) {
+        float old[W], delta[W];
+        load_many<W>(update + i, delta);
+        load_many<W>(weights.w + i, old);
+#pragma unroll
+        for (int j = 0; j < W; j++) delta[j] = factor * delta[j] - decay * old[j];
+        weights.commit(i, old, delta);
+    }
+};
+
+// scalars: decay, rate.
+template <typename T>
+DEVICE void apply(T *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding, u64 stream,
+                  float *stats, int vec, i64 n) {
+    Apply<T> op = {{w, copy, rounding, stream, {}}, update, scalars[0], -scalars[1] * factor};
+    pass(op, n, vec);
+    op.weights.put(stats);
 }
 
-// Four sums for each block.
-DEVICE void put(float *stats, const Change &change) {
-    if (!stats) return;
-    float sums[4] = {change.asked, change.moved, change.same, change.weight};
+extern "C" __global__ void __launch_bounds__(256)
+apply_f32(float *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding, u64 stream,
+          float *stats, int vec, i64 n) {
+    apply(w, copy, update, scalars, factor, rounding, stream, stats, vec, n);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+apply_bf16(bf16 *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding, u64 stream,
+           float *stats, int vec, i64 n) {
+    apply(w, copy, update, scalars, factor, rounding, stream, stats, vec, n);
+}
+
+// The four sums over all blocks. One block of 256 threads.
+extern "C" __global__ void __launch_bounds__(256) total_change(const float *stats, float *total, int blocks) {
     for (int k = 0; k < 4; k++) {
-        float sum = block_sum(sums[k]);
-        if (threadIdx.x == 0) stats[4 * blockIdx.x + k] = sum;
+        double sum = 0.0;
+        for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += stats[4 * i + k];
+        sum = block_sum_double(sum);
+        if (threadIdx.x == 0) total[k] = (float)sum;
         __syncthreads();
     }
 }
 
-template <typename W>
-DEVICE void apply(W *w, bf16 *copy, const elem *update, float decay, float factor, int rounding, u64 stream,
-                  float *stats, i64 n) {
-    Change change = {};
-    EACH(i, n) {
-        float old = load(w[i]);
-        commit(w, copy, i, old, factor * load(update[i]) - decay * old, rounding, stream, change);
+template <typename T> struct AdamW {
+    Weights<T> weights;
+    const float *g;
+    float *m, *v;
+    float b1, b2, eps, decay, rate, root;
+
+    template <int W> __device__ __forceinline__ void at(i64 i) {
+        float old[W], gradient[W], first[W], second[W], delta[W];
+        load_many<W>(g + i, gradient);
+        load_many<W>(m + i, first);
+        load_many<W>(v + i, second);
+        load_many<W>(weights.w + i, old);
+#pragma unroll
+        for (int j = 0; j < W; j++) {
+            first[j] = b1 * first[j] + (1.0f - b1) * gradient[j];
+            second[j] = b2 * second[j] + (1.0f - b2) * gradient[j] * gradient[j];
+            delta[j] = -decay * old[j] - rate * first[j] / (sqrtf(second[j]) * root + eps);
+        }
+        store_many<W>(m + i, first);
+        store_many<W>(v + i, second);
+        weights.commit(i, old, delta);
     }
-    put(stats, change);
+};
+
+// scalars: rate times decay, rate / (1 - b1^t), 1 / sqrt(1 - b2^t).
+template <typename T>
+DEVICE void adamw(T *w, bf16 *copy, const float *g, float *m, float *v, const float *scalars, float b1, float b2,
+                  float eps, int rounding, u64 stream, float *stats, int vec, i64 n) {
+    AdamW<T> op = {{w, copy, rounding, stream, {}}, g, m, v, b1, b2, eps, scalars[0], scalars[1], scalars[2]};
+    pass(op, n, vec);
+    op.weights.put(stats);
 }
 
-extern "C" __global__ void apply_f32(float *w, bf16 *copy, const elem *update, float decay, float factor,
-                                     int rounding, u64 stream, float *stats, i64 n) {
-    apply(w, copy, update, decay, factor, rounding, stream, stats, n);
+extern "C" __global__ void __launch_bounds__(256)
+adamw_f32(float *w, bf16 *copy, const float *g, float *m, float *v, const float *scalars, float b1, float b2, float eps,
+          int rounding, u64 stream, float *stats, int vec, i64 n) {
+    adamw(w, copy, g, m, v, scalars, b1, b2, eps, rounding, stream, stats, vec, n);
 }
 
-extern "C" __global__ void apply_bf16(bf16 *w, bf16 *copy, const elem *update, float decay, float factor,
-                                      int rounding, u64 stream, float *stats, i64 n) {
-    apply(w, copy, update, decay, factor, rounding, stream, stats, n);
-}
-
-template <typename W>
-DEVICE void adamw(W *w, bf16 *copy, const float *g, float *m, float *v, float b1, float b2, float eps, float decay,
-                  float rate, float root, int rounding, u64 stream, float *stats, i64 n) {
-    Change change = {};
-    EACH(i, n) {
-        float first = m[i] = b1 * m[i] + (1.0f - b1) * g[i];
-        float second = v[i] = b2 * v[i] + (1.0f - b2) * g[i] * g[i];
-        float old = load(w[i]);
-        float delta = -decay * old - rate * first / (sqrtf(second) * root + eps);
-        commit(w, copy, i, old, delta, rounding, stream, change);
-    }
-    put(stats, change);
-}
-
-extern "C" __global__ void adamw_f32(float *w, bf16 *copy, const float *g, float *m, float *v, float b1, float b2,
-                                     float eps, float decay, float rate, float root, int rounding, u64 stream,
-                                     float *stats, i64 n) {
-    adamw(w, copy, g, m, v, b1, b2, eps, decay, rate, root, rounding, stream, stats, n);
-}
-
-extern "C" __global__ void adamw_bf16(bf16 *w, bf16 *copy, const float *g, float *m, float *v, float b1, float b2,
-                                      float eps, float decay, float rate, float root, int rounding, u64 stream,
-                                      float *stats, i64 n) {
-    adamw(w, copy, g, m, v, b1, b2, eps, decay, rate, root, rounding, stream, stats, n);
+extern "C" __global__ void __launch_bounds__(256)
+adamw_bf16(bf16 *w, bf16 *copy, const float *g, float *m, float *v, const float *scalars, float b1, float b2, float eps,
+           int rounding, u64 stream, float *stats, int vec, i64 n) {
+    adamw(w, copy, g, m, v, scalars, b1, b2, eps, rounding, stream, stats, vec, n);
 }
 
 // ---- Norms ----
 
-// Sum of squares of what each block reads, in f64, as a float and a power of two. Grid (parts, members).
-extern "C" __global__ void partial_squares(const float *x, float *partial, i64 size) {
-    x += blockIdx.y * size;
+struct Squares {
+    const float *x;
+    double sum;
+
+    template <int W> __device__ __forceinline__ void at(i64 i) {
+        float value[W];
+        load_many<W>(x + i, value);
+#pragma unroll
+        for (int j = 0; j < W; j++) sum += (double)value[j] * value[j];
+    }
+};
+
+// Sum of squares of what each block reads, in double. Grid (parts, members).
+extern "C" __global__ void __launch_bounds__(256) partial_squares(const float *x, double *partial, int vec, i64 size) {
+    Squares op = {x + blockIdx.y * size, 0.0};
+    pass(op, size, vec);
+    double sum = block_sum_double(op.sum);
+    if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
+// The sum of each member's parts, as a float and a power of two. One block a member.
+extern "C" __global__ void __launch_bounds__(256) total_squares(const double *partial, float *total, int parts) {
+    partial += blockIdx.x * (i64)parts;
     double sum = 0.0;
-    EACH(i, size) sum += (double)x[i] * x[i];
-    __shared__ double lanes[32];
-    for (int d = 16; d; d /= 2) sum += __shfl_xor_sync(~0u, sum, d);
-    if (threadIdx.x % 32 == 0) lanes[threadIdx.x / 32] = sum;
-    __syncthreads();
+    for (int i = threadIdx.x; i < parts; i += blockDim.x) sum += partial[i];
+    sum = block_sum_double(sum);
     if (threadIdx.x) return;
-    double total = 0.0;
-    for (int i = 0; i < blockDim.x / 32; i++) total += lanes[i];
     int exponent = 0;
-    double mantissa = frexp(total, &exponent);
-    partial += 2 * (blockIdx.y * gridDim.x + blockIdx.x);
-    partial[0] = (float)mantissa;
-    partial[1] = (float)exponent;
+    double mantissa = frexp(sum, &exponent);
+    total[2 * blockIdx.x] = (float)mantissa;
+    total[2 * blockIdx.x + 1] = (float)exponent;
 }
 
 // ---- Neurons (NorMuon): lines along the in axis of matrices ----

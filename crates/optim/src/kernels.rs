@@ -59,15 +59,18 @@ pub(crate) fn axpby(y: &Tensor, a: f32, x: &Tensor, b: f32) -> Result<()> {
     }
 }
 
-/// `x = a x`.
-pub(crate) fn scale(x: &Tensor, a: f32) -> Result<()> {
+/// `x = a x`, with `a` the first element of a tensor; 1 leaves x as it is.
+pub(crate) fn scale(x: &Tensor, a: &Tensor) -> Result<()> {
     match x.device() {
         Device::Cpu => {
-            x.write().par_chunks_mut(BLOCK).for_each(|x| x.iter_mut().for_each(|x| *x *= a));
+            let a = a.read()[0];
+            if a.to_bits() != 1f32.to_bits() {
+                x.write().par_chunks_mut(BLOCK).for_each(|x| x.iter_mut().for_each(|x| *x *= a));
+            }
             Ok(())
         }
         Device::Cuda(gpu) => {
-            elementwise(gpu, DType::F32, "scale", x.numel(), &[Arg::Ptr(x.ptr()), Arg::F32(a)])
+            elementwise(gpu, DType::F32, "scale", x.numel(), &[x, a].map(|t| Arg::Ptr(t.ptr())))
         }
     }
 }
@@ -84,10 +87,36 @@ pub(crate) fn momentum(m: &Tensor, g: &Tensor, decay: f32, weight: f32, gate: Ga
         }
         Device::Cuda(gpu) => {
             let pointers = [m, g].map(|t| Arg::Ptr(t.ptr()));
-            let numbers = [Arg::F32(decay), Arg::F32(weight), Arg::I32(gate as i32)];
-            elementwise(gpu, DType::F32, "momentum", m.numel(), &[&pointers[..], &numbers[..]].concat())
+            let numbers = [Arg::F32(decay), Arg::F32(weight), Arg::I32(gate as i32), vec(&[m, g])];
+            let args = [&pointers[..], &numbers[..], &[Arg::I64(m.numel() as i64)]].concat();
+            launch(gpu, DType::F32, "momentum", [blocks(m.numel(), MANY), 1, 1], &args)
         }
     }
+}
+
+/// [`momentum`] on `m [L, ..]` of a GPU, and in the same pass what [`compose`] makes of it, as `dtype`: `[L, ..]`, with the
+/// sums of squares of the parts of each member, `[L, parts, 2]`, each an f64 in two f32.
+pub(crate) fn momentum_taken(
+    gpu: &Gpu,
+    m: &Tensor,
+    g: &Tensor,
+    (decay, weight): (f32, f32),
+    how: Compose,
+    dtype: DType,
+) -> Result<(Tensor, Tensor)> {
+    let members = m.shape()[0];
+    let size = m.numel() / members;
+    let parts = blocks(size, MANY);
+    let x = m.device().empty(m.shape(), dtype)?;
+    let sums = m.device().empty(&[members, parts as usize, 2], DType::F32)?;
+    let (keep, lead) = how.nesterov.unwrap_or((1.0, 0.0));
+    let pointers = [m, g, &x, &sums].map(|t| Arg::Ptr(t.ptr()));
+    let numbers = [decay, weight, keep, lead].map(Arg::F32);
+    let vec = if size.is_multiple_of(4) { vec(&[m, g, &x]) } else { Arg::I32(0) };
+    let words = [Arg::I32(how.gate as i32), Arg::I32(i32::from(how.self_gate)), vec, Arg::I64(size as i64)];
+    let args = [&pointers[..], &numbers[..], &words[..]].concat();
+    launch(gpu, dtype, "momentum_taken", [parts, members as u32, 1], &args)?;
+    Ok((x, sums))
 }
 
 /// What is made of momentum and gradient before the orthogonaliser.
@@ -164,27 +193,35 @@ pub(crate) fn member_squares(x: &Tensor) -> Result<Vec<f64>> {
             let member = |x: &[f32]| x.par_chunks(BLOCK).map(square).collect::<Vec<_>>().iter().sum();
             Ok(x.chunks_exact(size).map(member).collect())
         }
-        Device::Cuda(_) => {
-            let partial = start_squares(x, members)?;
-            Ok(partial.to_vec()?.chunks_exact(partial.numel() / members).map(add_squares).collect())
+        Device::Cuda(gpu) => {
+            let parts = blocks(size, SUMS);
+            let partial = x.device().empty(&[members, parts as usize, 2], DType::F32)?;
+            partial_squares(gpu, x, members, parts, partial.ptr())?;
+            Ok(add_up(gpu, &partial)?.to_vec()?.chunks_exact(2).map(square).collect())
         }
     }
 }
 
-/// Starts the sums of squares of a GPU's `x`, in `members` equal runs: `[members, parts, 2]`.
-pub(crate) fn start_squares(x: &Tensor, members: usize) -> Result<Tensor> {
-    let Device::Cuda(gpu) = x.device() else { panic!("on the CPU the sums are there at once") };
+/// Starts the sums of squares of a GPU's `x`, in `members` equal runs of so many parts, into f64 `[members, parts]` at `to`.
+pub(crate) fn partial_squares(gpu: &Gpu, x: &Tensor, members: usize, parts: u32, to: u64) -> Result<()> {
     let size = x.numel() / members;
-    let blocks = size.div_ceil(16 * THREADS as usize).min(512);
-    let partial = x.device().empty(&[members, blocks, 2], DType::F32)?;
-    let args = [Arg::Ptr(x.ptr()), Arg::Ptr(partial.ptr()), Arg::I64(size as i64)];
-    launch(gpu, DType::F32, "partial_squares", [blocks as u32, members as u32, 1], &args)?;
-    Ok(partial)
+    let vec = if size.is_multiple_of(4) || members == 1 { vec(&[x]) } else { Arg::I32(0) };
+    let args = [Arg::Ptr(x.ptr()), Arg::Ptr(to), vec, Arg::I64(size as i64)];
+    launch(gpu, DType::F32, "partial_squares", [parts, members as u32, 1], &args)
 }
 
-/// Adds up parts of [`start_squares`].
-pub(crate) fn add_squares(parts: &[f32]) -> f64 {
-    parts.chunks_exact(2).map(|p| f64::from(p[0]) * f64::from(p[1]).exp2()).sum()
+/// Adds up `[L, parts, 2]`, each an f64 in two f32: `[L, 2]` for [`square`].
+pub(crate) fn add_up(gpu: &Gpu, partial: &Tensor) -> Result<Tensor> {
+    let [members, parts, _] = *partial.shape() else { panic!("{partial:?} is no bank of sums") };
+    let total = partial.device().empty(&[members, 2], DType::F32)?;
+    let args = [Arg::Ptr(partial.ptr()), Arg::Ptr(total.ptr()), Arg::I32(parts as i32)];
+    launch(gpu, DType::F32, "total_squares", [members as u32, 1, 1], &args)?;
+    Ok(total)
+}
+
+/// A sum of [`add_up`]: a number and a power of two.
+pub(crate) fn square(sum: &[f32]) -> f64 {
+    f64::from(sum[0]) * f64::from(sum[1]).exp2()
 }
 
 /// Divides each line of `x` (a matrix's out axis counts the lines) by the root of the running mean of its squares in
@@ -246,6 +283,22 @@ pub(crate) fn neurons(
             launch(gpu, x.dtype(), "neuron_scale", [parts(m * n), members as u32, 1], &args)
         }
     }
+}
+
+/// Blocks of a pass over `n` elements, four a thread, or `most`, whose threads go on to further ones.
+pub(crate) fn blocks(n: usize, most: u32) -> u32 {
+    n.div_ceil(4 * THREADS as usize).clamp(1, most as usize) as u32
+}
+
+/// Most blocks of a pass that is done once it has written: one group a thread keeps most loads on the way.
+pub(crate) const MANY: u32 = 1 << 24;
+/// Most blocks of a pass whose blocks each leave a sum: some more than an H100 runs at once.
+pub(crate) const SUMS: u32 = 2112;
+
+/// Whether a pass may take four elements of each of these at a time.
+pub(crate) fn vec(arrays: &[&Tensor]) -> Arg {
+    let aligned = |t: &&Tensor| t.ptr().is_multiple_of(4 * t.dtype().size() as u64);
+    Arg::I32(i32::from(arrays.iter().all(aligned)))
 }
 
 /// Blocks for `n` elements of one member.

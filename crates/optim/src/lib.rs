@@ -61,9 +61,9 @@ mod settings;
 pub mod spectrum;
 mod tiles;
 
-pub use diagnostics::Watch;
+pub use diagnostics::{Findings, Watch};
 pub use error::{Error, Result};
-pub use norm::gradient_norm;
+pub use norm::{GradientSquares, gradient_norm};
 pub use optimizer::{Common, Optimizer, Rates, Report};
 pub use record::Rounding;
 pub use rows::adamw::AdamWSettings;

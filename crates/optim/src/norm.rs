@@ -1,7 +1,7 @@
 //! The global gradient norm: the guard before every step, and clipping.
 
-use tensor::Device;
 use tensor::params::{Bank, Params};
+use tensor::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::kernels;
@@ -9,32 +9,59 @@ use crate::kernels;
 /// The largest norm of gradients that is stepped by: a momentum is at most 20 times that, which f32 still holds.
 const LARGEST: f64 = 1e36;
 
-/// Global L2 norm of all gradients; an error names the first weight whose gradient is not finite, or beyond 1e36.
-pub fn gradient_norm(params: &Params) -> Result<f64> {
-    let banks = params.banks();
-    let squares: Vec<f64> = match params.device() {
-        Device::Cpu => banks.iter().map(whole).collect::<Result<_>>()?,
-        Device::Cuda(_) => {
-            // All sums are started before the first is waited for.
-            let parts =
-                banks.iter().map(|bank| kernels::start_squares(&bank.grad, 1)).collect::<Result<Vec<_>>>()?;
-            parts.iter().map(|part| Ok(kernels::add_squares(&part.to_vec()?))).collect::<Result<_>>()?
-        }
-    };
-    let total: f64 = squares.iter().sum();
-    let fits = |square: f64| square.sqrt() <= LARGEST;
-    if fits(total) {
-        return Ok(total.sqrt());
-    }
-    for bank in banks {
-        let squares = kernels::member_squares(&bank.grad)?;
-        if let Some(i) = squares.iter().position(|&square| !fits(square)) {
-            return Err(Error::NotFinite { weight: params.specs()[bank.members[i]].name.clone() });
-        }
-    }
-    Ok(total.sqrt())
+/// The sum of the squares of all gradients.
+///
+/// On a GPU [`GradientSquares::new`] only launches, so that it can be captured as part of a step; whenever that has run
+/// again, [`GradientSquares::norm`] tells of the gradients then.
+pub struct GradientSquares(Sum);
+
+enum Sum {
+    Done(f64),
+    /// A number and a power of two, `[1, 2]`.
+    OnDevice(Tensor),
 }
 
-fn whole(bank: &Bank) -> Result<f64> {
-    Ok(kernels::member_squares(&bank.grad)?.iter().sum())
+impl GradientSquares {
+    /// Of the gradients in the banks.
+    pub fn new(params: &Params) -> Result<Self> {
+        let banks = params.banks();
+        let Device::Cuda(gpu) = params.device() else {
+            let whole = |bank: &Bank| Ok(kernels::member_squares(&bank.grad)?.iter().sum::<f64>());
+            return Ok(GradientSquares(Sum::Done(banks.iter().map(whole).sum::<Result<f64>>()?)));
+        };
+        let parts: Vec<u32> =
+            banks.iter().map(|bank| kernels::blocks(bank.grad.numel(), kernels::SUMS)).collect();
+        let all: u32 = parts.iter().sum();
+        let partial = params.device().empty(&[1, all as usize, 2], DType::F32)?;
+        let mut to = partial.ptr();
+        for (bank, parts) in banks.iter().zip(parts) {
+            kernels::partial_squares(gpu, &bank.grad, 1, parts, to)?;
+            to += 8 * u64::from(parts);
+        }
+        Ok(GradientSquares(Sum::OnDevice(kernels::add_up(gpu, &partial)?)))
+    }
+
+    /// The norm; an error names the first weight whose gradient is not finite, or beyond 1e36. Waits for the device.
+    pub fn norm(&self, params: &Params) -> Result<f64> {
+        let total = match &self.0 {
+            Sum::Done(total) => *total,
+            Sum::OnDevice(sum) => kernels::square(&sum.to_vec()?),
+        };
+        let fits = |square: f64| square.sqrt() <= LARGEST;
+        if fits(total) {
+            return Ok(total.sqrt());
+        }
+        for bank in params.banks() {
+            let squares = kernels::member_squares(&bank.grad)?;
+            if let Some(i) = squares.iter().position(|&square| !fits(square)) {
+                return Err(Error::NotFinite { weight: params.specs()[bank.members[i]].name.clone() });
+            }
+        }
+        Ok(total.sqrt())
+    }
+}
+
+/// Global L2 norm of all gradients; an error names the first weight whose gradient is not finite, or beyond 1e36.
+pub fn gradient_norm(params: &Params) -> Result<f64> {
+    GradientSquares::new(params)?.norm(params)
 }

@@ -1,10 +1,20 @@
 //! A whole optimizer: one rule for each bank of a model, and one step of all of them.
+//!
+//! A step has four parts, which [`Optimizer::step`] joins: the gradients' norm, what changes from step to step to the
+//! device, launches alone, and what came of them:
+//!
+//! ```text
+//! let norm = optimizer.guard(&params)?;
+//! optimizer.prepare(rates, norm)?;
+//! let findings = optimizer.update(&params, watch)?;     // where optimizer.fixed(watch): captured once, launched again
+//! let report = optimizer.finish(&findings, norm)?;
+//! ```
 
 use std::collections::BTreeMap;
 
-use tensor::Tensor;
 use tensor::params::{Bank, ParamSpec, Params};
 use tensor::random::Stream;
+use tensor::{DType, Tensor};
 
 use crate::diagnostics::{Findings, Source, Watch};
 use crate::error::{Error, Result};
@@ -14,8 +24,17 @@ use crate::rows::adamw::{AdamW, AdamWSettings};
 use crate::settings::{Settings, Value};
 use crate::{Build, kernels, routing};
 
+/// Numbers of a bank that change from step to step.
+pub(crate) const SCALARS: usize = 3;
+
 /// How one bank is stepped. A rule owns the state of its bank.
 pub trait Rule: Send {
+    /// What [`Step::scalars`] holds in step `number` at this learning rate.
+    fn scalars(&self, number: u64, rate: f32) -> [f32; SCALARS];
+
+    /// Whether every step launches the same kernels with the same arguments, and waits for nothing between them.
+    fn fixed(&self) -> bool;
+
     /// Moves the bank's weights of record, and what the forward pass reads of them, by its gradients.
     fn step(&mut self, step: &Step, findings: &mut Findings) -> Result<()>;
 
@@ -31,8 +50,8 @@ pub struct Step<'a> {
     pub keys: &'a [u64],
     /// Number of the step, from 1.
     pub number: u64,
-    /// Learning rate.
-    pub rate: f32,
+    /// The rule's scalars of this step, f32 `[SCALARS]` on the device.
+    pub scalars: &'a Tensor,
     /// What every rule needs.
     pub common: &'a Common,
     /// How much is measured.
@@ -75,6 +94,10 @@ pub struct Optimizer {
     rules: Vec<Claim>,
     common: Common,
     steps: u64,
+    /// Those of each bank, then the factor of the gradients: `[banks + 1, SCALARS]`.
+    scalars: Tensor,
+    /// Whether weights are rounded at random, by streams that go by the number of the step.
+    random: bool,
     /// What its diagnostics tell of.
     sources: Vec<Source>,
 }
@@ -121,7 +144,10 @@ impl Optimizer {
             let own_rate = matrices || matches!(row.build, Build::AdamW);
             rules.push(Claim { rule, matrices, own_rate, keys });
         }
-        Ok(Optimizer { rules, common: *common, steps: 0, sources })
+        let scalars = params.device().zeros(&[rules.len() + 1, SCALARS], DType::F32)?;
+        let random = common.rounding == Rounding::Stochastic
+            && params.banks().iter().any(|bank| bank.record == DType::BF16);
+        Ok(Optimizer { rules, common: *common, steps: 0, scalars, random, sources })
     }
 
     /// Steps done so far.
@@ -139,25 +165,60 @@ impl Optimizer {
     /// Gradients that are not finite, or of a norm beyond 1e36, whose sums would not be, are an error that leaves weights
     /// and state as they were. Clipping scales the gradients in place.
     pub fn step(&mut self, params: &Params, rates: Rates, watch: Watch) -> Result<Report> {
-        let grad_norm = gradient_norm(params)?;
-        let clip = f64::from(self.common.clip);
-        if clip > 0.0 && grad_norm > clip {
-            for bank in params.banks() {
-                kernels::scale(&bank.grad, (clip / grad_norm) as f32)?;
-            }
-        }
-        let number = self.steps + 1;
-        let mut findings = Findings::default();
-        for (claim, bank) in self.rules.iter_mut().zip(params.banks()) {
-            let Claim { rule, matrices, own_rate, keys } = claim;
+        let norm = self.guard(params)?;
+        self.prepare(rates, norm)?;
+        let findings = self.update(params, watch)?;
+        self.finish(&findings, norm)
+    }
+
+    /// The global L2 norm of the gradients; the errors of [`Optimizer::step`]. Waits for the device once.
+    pub fn guard(&self, params: &Params) -> Result<f64> {
+        gradient_norm(params)
+    }
+
+    /// Sends to the device what the coming step has of its own: its number, the rates, and by what gradients of this norm
+    /// are clipped.
+    pub fn prepare(&mut self, rates: Rates, norm: f64) -> Result<()> {
+        let mut scalars = Vec::with_capacity(self.scalars.numel());
+        for Claim { rule, own_rate, .. } in &self.rules {
             let rate = if *own_rate { rates.matrices } else { rates.rest };
-            findings.begin(*matrices, watch);
-            let step = Step { bank, keys, number, rate, common: &self.common, watch };
-            rule.step(&step, &mut findings)?;
+            scalars.extend(rule.scalars(self.steps + 1, rate));
         }
-        self.steps = number;
-        let columns = self.columns(watch);
-        Ok(Report { grad_norm, values: findings.values(&columns)? })
+        let clip = f64::from(self.common.clip);
+        let factor = if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 };
+        scalars.extend([factor; SCALARS]);
+        Ok(self.scalars.copy_from_slice(&scalars)?)
+    }
+
+    /// Whether [`Optimizer::update`] is the same launches in every step: those of one can be captured, and launched again
+    /// after another [`Optimizer::prepare`].
+    pub fn fixed(&self, watch: Watch) -> bool {
+        watch != Watch::Full && !self.random && self.rules.iter().all(|claim| claim.rule.fixed())
+    }
+
+    /// Moves weights and state by the gradients in the banks, as [`Optimizer::prepare`] told.
+    pub fn update(&mut self, params: &Params, watch: Watch) -> Result<Findings> {
+        let factor = self.scalars.slot(self.rules.len());
+        if self.common.clip > 0.0 {
+            params.banks().iter().try_for_each(|bank| kernels::scale(&bank.grad, &factor))?;
+        }
+        let mut findings = Findings::new(watch, params)?;
+        for (at, (claim, bank)) in self.rules.iter_mut().zip(params.banks()).enumerate() {
+            findings.begin(claim.matrices);
+            let scalars = &self.scalars.slot(at);
+            let (keys, number) = (&claim.keys, self.steps + 1);
+            let step = Step { bank, keys, number, scalars, common: &self.common, watch };
+            claim.rule.step(&step, &mut findings)?;
+        }
+        Ok(findings)
+    }
+
+    /// Counts the step and tells what came of it; waits for the device if anything was watched. `findings` may be those of
+    /// an [`Optimizer::update`] that has been launched again since.
+    pub fn finish(&mut self, findings: &Findings, norm: f64) -> Result<Report> {
+        self.steps += 1;
+        let columns = self.columns(findings.watch());
+        Ok(Report { grad_norm: norm, values: findings.values(&columns)? })
     }
 
     /// The state of every weight, `<weight>.<name>` with its shape; with [`Optimizer::steps`] it is all that a later
@@ -201,13 +262,14 @@ impl Optimizer {
 
 impl Step<'_> {
     /// Where the step writes.
-    pub(crate) fn record(&self) -> Record<'_> {
+    pub(crate) fn record(&self, findings: &Findings) -> Record<'_> {
         let streams = (self.common.rounding == Rounding::Stochastic).then(|| {
             // Apart from the streams of the noise, which go by (seed, step, key).
             let seed = self.common.seed.rotate_left(17) ^ self.number;
             self.keys.iter().map(|&key| Stream::new(seed, !key)).collect()
         });
-        Record { bank: self.bank, streams, watch: self.watch != Watch::Off }
+        let (bank, scalars, watch) = (self.bank, self.scalars, self.watch != Watch::Off);
+        Record { bank, streams, scalars, watch, rows: findings.rows() }
     }
 }
 
@@ -216,4 +278,82 @@ fn key_of(spec: &ParamSpec) -> u64 {
     spec.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tensor::params::{Init, Role};
+    use tensor::{Device, Precision};
+
+    use super::*;
+
+    fn params() -> Params {
+        let spec = |name: &str, shape: &[usize], role| ParamSpec {
+            name: name.into(),
+            shape: shape.to_vec(),
+            role,
+            out_axis: 0,
+            segments: vec![],
+            init: Init::Zeros,
+        };
+        let specs = vec![
+            spec("wide", &[6, 10], Role::Matrix),
+            spec("tall", &[9, 5], Role::Matrix),
+            spec("vector", &[7], Role::Vector),
+        ];
+        let params = Params::new(&Device::Cpu, Precision::F32, specs).unwrap();
+        for (i, spec) in params.specs().iter().enumerate() {
+            let mut values = vec![0.0; spec.numel()];
+            Stream::new(1, i as u64).fill_normal(&mut values, 0.1);
+            params.set_weight(i, &values).unwrap();
+        }
+        params
+    }
+
+    /// Two optimizers step side by side; one of them is told the number of its first step in every update, as launches are
+    /// that were captured then.
+    #[test]
+    fn a_fixed_step_learns_of_its_number_from_the_scalars_alone() {
+        let mut fixed = 0;
+        for (row, ortho) in crate::ALL.iter().flat_map(|row| [(row, ""), (row, "newton-schulz")]) {
+            let mut keys = BTreeMap::new();
+            if !ortho.is_empty() && row.keys().iter().any(|key| key.name == "ortho") {
+                keys.insert("ortho".to_owned(), Value::Word(ortho.to_owned()));
+            }
+            let common = Common { clip: 0.5, ..Common::default() };
+            let [(plain, mut first), (captured, mut second)] = [(); 2].map(|()| {
+                let params = params();
+                let optimizer = Optimizer::new(row.name, &keys, &common, &params).unwrap();
+                (params, optimizer)
+            });
+            let mut same = true;
+            for t in 1..=4u64 {
+                let rates = Rates { matrices: 0.1 / t as f32, rest: 0.01 * t as f32 };
+                for params in [&plain, &captured] {
+                    for i in 0..params.specs().len() {
+                        let mut values = vec![0.0; params.specs()[i].numel()];
+                        Stream::new(1 + t, i as u64).fill_normal(&mut values, 0.1 * t as f32);
+                        params.get(i).grad.copy_from_slice(&values).unwrap();
+                    }
+                }
+                let report = first.step(&plain, rates, Watch::Cheap).unwrap();
+                let norm = second.guard(&captured).unwrap();
+                second.prepare(rates, norm).unwrap();
+                second.steps = 0;
+                let findings = second.update(&captured, Watch::Cheap).unwrap();
+                second.steps = t - 1;
+                same &= second.finish(&findings, norm).unwrap() == report;
+                let weights = |params: &Params| -> Vec<u32> {
+                    (0..3).flat_map(|i| params.weight(i).unwrap()).map(f32::to_bits).collect()
+                };
+                same &= weights(&plain) == weights(&captured);
+            }
+            if first.fixed(Watch::Cheap) {
+                fixed += 1;
+                assert!(same, "{} {ortho}", row.name);
+            }
+            assert!(!first.fixed(Watch::Full));
+        }
+        assert!(fixed >= 12, "only {fixed} are fixed");
+    }
 }

@@ -8,7 +8,7 @@ use tensor::random::Stream;
 use tensor::{DType, Device, Tensor};
 
 use crate::error::Result;
-use crate::kernels::{BLOCK, SOURCE, THREADS, parts};
+use crate::kernels::{self, BLOCK, SOURCE, THREADS};
 use crate::ortho::bf16;
 
 /// How bf16 weights of record are rounded.
@@ -46,25 +46,20 @@ impl std::ops::AddAssign for Change {
     }
 }
 
-/// Sums that a GPU is still working on, or their result.
+/// What became of a part of a bank, or that it stands in the next row of the sums on the device.
 pub(crate) enum Pending {
     Done(Change),
-    Parts(Tensor, usize),
+    Row {
+        /// Number of weights.
+        count: usize,
+    },
 }
 
-impl Pending {
-    pub fn resolve(self) -> Result<Change> {
-        match self {
-            Pending::Done(change) => Ok(change),
-            Pending::Parts(parts, count) => {
-                let mut sums = [0.0; 4];
-                for part in parts.to_vec()?.as_chunks::<4>().0 {
-                    sums.iter_mut().zip(part).for_each(|(sum, &x)| *sum += f64::from(x));
-                }
-                let [asked, moved, unchanged, weight] = sums;
-                Ok(Change { asked, moved, unchanged, weight, count: count as f64 })
-            }
-        }
+impl Change {
+    /// From a row of sums.
+    pub(crate) fn of(sums: &[f32], count: usize) -> Self {
+        let [asked, moved, unchanged, weight] = [0, 1, 2, 3].map(|i| f64::from(sums[i]));
+        Change { asked, moved, unchanged, weight, count: count as f64 }
     }
 }
 
@@ -73,31 +68,33 @@ pub(crate) struct Record<'a> {
     pub bank: &'a Bank,
     /// Streams of the members, for stochastic rounding.
     pub streams: Option<Vec<Stream>>,
+    /// What changes from step to step, as the rule of the bank has it: f32 `[SCALARS]`.
+    pub scalars: &'a Tensor,
     /// Whether to take down what became of the step.
     pub watch: bool,
+    /// On a GPU, where: rows of four sums, `[.., 4]`.
+    pub rows: Option<Tensor>,
 }
 
-/// Constants of one AdamW step.
+/// Constants of AdamW.
 #[derive(Clone, Copy)]
-pub(crate) struct AdamWStep {
+pub(crate) struct AdamWConstants {
     pub b1: f32,
     pub b2: f32,
     pub eps: f32,
-    /// `rate * decay`.
-    pub decay: f32,
-    /// `rate / (1 - b1^t)`.
-    pub rate: f32,
-    /// `1 / sqrt(1 - b2^t)`.
-    pub root: f32,
 }
 
 impl Record<'_> {
-    /// `w <- w - decay w + factor update`.
-    pub fn apply(&self, update: &Tensor, decay: f32, factor: f32) -> Result<Vec<Pending>> {
+    /// `w <- w - decay w - rate factor update`, with the scalars decay and rate.
+    pub fn apply(&self, update: &Tensor, factor: f32) -> Result<Vec<Pending>> {
         self.each(|part, rounding| {
             let update = part.of(update);
             match part.weight.device() {
                 Device::Cpu => {
+                    let (decay, factor) = {
+                        let scalars = self.scalars.read();
+                        (scalars[0], -scalars[1] * factor)
+                    };
                     let update = update.read();
                     let mut weight = part.weight.write();
                     let chunks = weight.par_chunks_mut(BLOCK).zip(update.par_chunks(BLOCK)).enumerate();
@@ -112,19 +109,24 @@ impl Record<'_> {
                     Ok(total(changes.collect(), part.weight.numel()))
                 }
                 Device::Cuda(_) => {
-                    let args = [Arg::Ptr(update.ptr()), Arg::F32(decay), Arg::F32(factor)];
-                    self.launch("apply", update.dtype(), &part, &args, &rounding)
+                    let args = [Arg::Ptr(update.ptr()), Arg::Ptr(self.scalars.ptr()), Arg::F32(factor)];
+                    self.launch("apply", update.dtype(), &part, &[&update], &args, &rounding)
                 }
             }
         })
     }
 
-    /// One AdamW step with the moments `m` and `v`.
-    pub fn adamw(&self, m: &Tensor, v: &Tensor, s: AdamWStep) -> Result<Vec<Pending>> {
+    /// One AdamW step with the moments `m` and `v`, and the scalars `rate` times decay, `rate / (1 - b1^t)` and
+    /// `1 / sqrt(1 - b2^t)`.
+    pub fn adamw(&self, m: &Tensor, v: &Tensor, s: AdamWConstants) -> Result<Vec<Pending>> {
         self.each(|part, rounding| {
             let (g, m, v) = (part.of(&self.bank.grad), part.of(m), part.of(v));
             match part.weight.device() {
                 Device::Cpu => {
+                    let (decay, rate, root) = {
+                        let scalars = self.scalars.read();
+                        (scalars[0], scalars[1], scalars[2])
+                    };
                     let g = g.read();
                     let (mut w, mut m, mut v) = (part.weight.write(), m.write(), v.write());
                     let chunks =
@@ -135,7 +137,7 @@ impl Record<'_> {
                             for (i, (((w, m), v), g)) in w.iter_mut().zip(m).zip(v).zip(g).enumerate() {
                                 *m = s.b1 * *m + (1.0 - s.b1) * g;
                                 *v = s.b2 * *v + (1.0 - s.b2) * g * g;
-                                let delta = -s.decay * *w - s.rate * *m / (v.sqrt() * s.root + s.eps);
+                                let delta = -decay * *w - rate * *m / (v.sqrt() * root + s.eps);
                                 rounding.commit(w, delta, block * BLOCK + i, self.watch, &mut change);
                             }
                             change
@@ -143,10 +145,9 @@ impl Record<'_> {
                     Ok(total(changes.collect(), part.weight.numel()))
                 }
                 Device::Cuda(_) => {
-                    let pointers = [&g, &m, &v].map(|t| Arg::Ptr(t.ptr()));
-                    let numbers = [s.b1, s.b2, s.eps, s.decay, s.rate, s.root].map(Arg::F32);
-                    let args = [&pointers[..], &numbers[..]].concat();
-                    self.launch("adamw", DType::F32, &part, &args, &rounding)
+                    let pointers = [&g, &m, &v, self.scalars].map(|t| Arg::Ptr(t.ptr()));
+                    let args = [&pointers[..], &[s.b1, s.b2, s.eps].map(Arg::F32)].concat();
+                    self.launch("adamw", DType::F32, &part, &[&g, &m, &v], &args, &rounding)
                 }
             }
         })
@@ -177,16 +178,19 @@ impl Record<'_> {
         kernel: &str,
         element: DType,
         part: &Part,
+        arrays: &[&Tensor],
         args: &[Arg],
         round: &Round,
     ) -> Result<Pending> {
         let Part { weight, compute, .. } = part;
         let Device::Cuda(gpu) = weight.device() else { panic!("{weight:?} is on no GPU") };
         let n = weight.numel();
-        // As many blocks as there are statistics to add up, at most.
-        let blocks = parts(n).min(if self.watch { 1024 } else { u32::MAX });
-        let stats =
-            if self.watch { Some(weight.device().empty(&[blocks as usize, 4], DType::F32)?) } else { None };
+        let blocks = kernels::blocks(n, if self.watch { kernels::SUMS } else { kernels::MANY });
+        let watched = self.rows.as_ref().map(|rows| rows.slot(part.member.unwrap_or(0)));
+        let stats = match &watched {
+            Some(_) => Some(weight.device().empty(&[blocks as usize, 4], DType::F32)?),
+            None => None,
+        };
         let copy = if compute.dtype() == weight.dtype() { 0 } else { compute.ptr() };
         let (code, stream) = match round {
             Round::Keep => (0, 0),
@@ -199,11 +203,15 @@ impl Record<'_> {
             Arg::I32(code),
             Arg::U64(stream),
             Arg::Ptr(stats.as_ref().map_or(0, Tensor::ptr)),
+            kernels::vec(&[arrays, &[weight, compute]].concat()),
             Arg::I64(n as i64),
         ];
         let args = [&head[..], args, &tail[..]].concat();
         gpu.launch(&SOURCE, element, &kernel, [blocks, 1, 1], [THREADS, 1, 1], 0, &args)?;
-        Ok(stats.map_or(Pending::Done(Change::default()), |parts| Pending::Parts(parts, n)))
+        let (Some(stats), Some(row)) = (stats, watched) else { return Ok(Pending::Done(Change::default())) };
+        let args = [Arg::Ptr(stats.ptr()), Arg::Ptr(row.ptr()), Arg::I32(blocks as i32)];
+        gpu.launch(&SOURCE, element, "total_change", [1, 1, 1], [THREADS, 1, 1], 0, &args)?;
+        Ok(Pending::Row { count: n })
     }
 }
 

@@ -4,12 +4,11 @@
 use tensor::linalg::{self, Factor};
 use tensor::{DType, Device, Tensor};
 
-use super::kernels;
+use super::kernels::{self, Start};
 use crate::error::Result;
 
-/// Result of the steps, in `dtype` arithmetic.
-pub(super) fn factor(input: &Tensor, steps: &[[f64; 3]], dtype: DType) -> Result<Tensor> {
-    let mut bank = Bank::new(input, dtype)?;
+/// Result of the steps.
+pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
     let (gram, poly) = (bank.square()?, bank.square()?);
     for [a, b, c] in steps.iter().map(|k| k.map(|k| k as f32)) {
         bank.gram(&gram)?;
@@ -35,15 +34,20 @@ pub(super) struct Bank {
 impl Bank {
     /// Each member divided by its Frobenius norm.
     pub(super) fn new(input: &Tensor, dtype: DType) -> Result<Self> {
-        let (x, by) = match input.device() {
-            Device::Cpu => (kernels::normalized(input, dtype)?, None),
-            Device::Cuda(gpu) => {
-                let (x, by) = kernels::taken(gpu, input, dtype)?;
-                (x, Some(by))
-            }
-        };
+        match input.device() {
+            Device::Cpu => Bank::of(kernels::normalized(input, dtype)?, None, dtype),
+            Device::Cuda(gpu) => Bank::from_start(kernels::taken(gpu, input, dtype)?, dtype),
+        }
+    }
+
+    /// The same where its first pass has been done.
+    pub(super) fn from_start(start: Start, dtype: DType) -> Result<Self> {
+        Bank::of(start.x, Some(start.by), dtype)
+    }
+
+    fn of(x: Tensor, by: Option<Tensor>, dtype: DType) -> Result<Self> {
         let next = x.device().empty(x.shape(), x.dtype())?;
-        Ok(Bank { next, wide: input.shape()[1] <= input.shape()[2], x, dtype, by })
+        Ok(Bank { next, wide: x.shape()[1] <= x.shape()[2], x, dtype, by })
     }
 
     /// Room for a Gram matrix of each member.

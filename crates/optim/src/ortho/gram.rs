@@ -5,7 +5,7 @@
 //! least on an H100 (asymmetry 1.1e-2 on normal entries; jordan 1.8e-2, polar-express 3.4e-2, at condition 1e4 0.24, 0.30
 //! and 0.85), hence the default. Momenta of high condition want newton-schulz (8e-3) or polar.
 
-use tensor::{DType, Tensor};
+use tensor::Tensor;
 
 use super::fixed::{self, Bank};
 use super::kernels;
@@ -14,12 +14,11 @@ use crate::error::Result;
 /// The step before which X and its Gram matrix are made anew.
 const RESTART: usize = 2;
 
-/// Result of the steps, in `dtype` arithmetic. Square matrices take the plain form, which is no dearer there.
-pub(super) fn factor(input: &Tensor, steps: &[[f64; 3]], dtype: DType) -> Result<Tensor> {
-    if input.shape()[1] == input.shape()[2] || steps.is_empty() {
-        return fixed::factor(input, steps, dtype);
+/// Result of the steps. Square matrices take the plain form, which is no dearer there.
+pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
+    if bank.x.shape()[1] == bank.x.shape()[2] || steps.is_empty() {
+        return fixed::iterate(bank, steps);
     }
-    let mut bank = Bank::new(input, dtype)?;
     let (r, mut z, mut q, mut free) = (bank.square()?, bank.square()?, bank.square()?, bank.square()?);
     bank.gram(&r)?;
     for (i, [a, b, c]) in steps.iter().map(|k| k.map(|k| k as f32)).enumerate() {

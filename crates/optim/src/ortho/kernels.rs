@@ -103,19 +103,35 @@ pub(crate) fn normalized(x: &Tensor, dtype: DType) -> Result<Tensor> {
     }
 }
 
-/// On a GPU: a copy of a bank as `dtype`, in one pass, and `[L]` the inverse norms by which it has yet to be multiplied.
-pub(super) fn taken(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
+/// On a GPU, a bank as an orthogonaliser with fixed steps begins with it.
+pub(crate) struct Start {
+    /// `[L, m, n]`, of the type of its arithmetic.
+    pub x: Tensor,
+    /// `[L]`, by what each member has yet to be multiplied to have norm 1.
+    pub by: Tensor,
+}
+
+impl Start {
+    /// From the sums of squares of the parts of each member, `[L, parts, 2]`, each an f64 in two f32.
+    pub fn new(gpu: &Gpu, x: Tensor, sums: &Tensor) -> Result<Self> {
+        let (members, size) = members(&x);
+        let by = x.device().empty(&[members], DType::F32)?;
+        let summed = sums.shape()[1];
+        let args = [Arg::Ptr(x.ptr()), Arg::I64(size as i64), Arg::Ptr(sums.ptr())];
+        let args = [&args[..], &[Arg::I32(summed as i32), Arg::Ptr(by.ptr())]].concat();
+        launch(gpu, x.dtype(), "tamed", [parts(size).min(8), members], &args)?;
+        Ok(Start { x, by })
+    }
+}
+
+/// On a GPU: a copy of a bank as `dtype`, in one pass.
+pub(super) fn taken(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<Start> {
     let (members, size) = members(x);
-    let device = x.device();
-    let y = device.empty(x.shape(), dtype)?;
-    let by = device.empty(&[members], DType::F32)?;
-    // One f64 a part.
-    let sums = device.empty(&[members, parts(size), 2], DType::F32)?;
-    let (to, length, parted) = (Arg::Ptr(y.ptr()), Arg::I64(size as i64), Arg::Ptr(sums.ptr()));
-    let grid = [parts(size), members];
-    launch(gpu, dtype, "taken", grid, &[to, Arg::Ptr(x.ptr()), length, parted, vec(size)])?;
-    launch(gpu, dtype, "tamed", grid, &[to, length, parted, Arg::Ptr(by.ptr())])?;
-    Ok((y, by))
+    let y = x.device().empty(x.shape(), dtype)?;
+    let sums = x.device().empty(&[members, parts(size), 2], DType::F32)?;
+    let args = [Arg::Ptr(y.ptr()), Arg::Ptr(x.ptr()), Arg::I64(size as i64), Arg::Ptr(sums.ptr()), vec(size)];
+    launch(gpu, dtype, "taken", [parts(size), members], &args)?;
+    Start::new(gpu, y, &sums)
 }
 
 /// `R = (R + a I) by^power` in place for each member of `[L, r, r]` on a GPU.

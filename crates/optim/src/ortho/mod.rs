@@ -27,7 +27,7 @@ use tensor::{DType, Tensor};
 
 use crate::error::{Error, Result};
 pub use coefficients::{Coefficients, SETS};
-pub(crate) use kernels::{SOURCE, bf16, normalized};
+pub(crate) use kernels::{SOURCE, Start, bf16, normalized};
 pub use measure::error;
 
 /// How a polar factor is computed.
@@ -121,12 +121,34 @@ impl Ortho {
         let factor = match &self.method {
             Method::Svd { double } => return svd::factor(x, *double),
             Method::Polar => return polar::factor(x),
-            Method::NewtonSchulz(steps) => fixed::factor(x, steps, self.dtype),
             Method::JordanBf16(steps) => published::factor(x, steps),
-            Method::PolarExpress { steps } => fixed::factor(x, &coefficients::express(*steps), self.dtype),
-            Method::Gram(steps) => gram::factor(x, steps, self.dtype),
+            _ => self.iterated(fixed::Bank::new(x, self.dtype)?),
         }?;
         Ok((factor, 0))
+    }
+
+    /// Whether it launches the same products each time and waits for nothing: the exact methods go by what they find.
+    pub(crate) fn fixed(&self) -> bool {
+        !matches!(self.method, Method::Svd { .. } | Method::Polar)
+    }
+
+    /// The type of a [`Start`] that it can continue from, if it can.
+    pub(crate) fn start_type(&self) -> Option<DType> {
+        (self.fixed() && !matches!(self.method, Method::JordanBf16(_))).then_some(self.dtype)
+    }
+
+    /// As [`Ortho::apply`], from what another pass has made of a bank.
+    pub(crate) fn continued(&self, start: Start) -> Result<Tensor> {
+        self.iterated(fixed::Bank::from_start(start, self.dtype)?)
+    }
+
+    fn iterated(&self, bank: fixed::Bank) -> Result<Tensor> {
+        match &self.method {
+            Method::NewtonSchulz(steps) => fixed::iterate(bank, steps),
+            Method::PolarExpress { steps } => fixed::iterate(bank, &coefficients::express(*steps)),
+            Method::Gram(steps) => gram::iterate(bank, steps),
+            other => panic!("{other:?} has no fixed steps of this kind"),
+        }
     }
 }
 

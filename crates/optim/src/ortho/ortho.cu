@@ -127,11 +127,10 @@ extern "C" __global__ void taken(elem* y, const float* x, i64 size, double* sums
 
 // by = 1 / norm of each member, 0 for zeros. A member whose norm is outside [2^-40, 2^40], so that products of its
 // entries might leave the range of a float, is divided by its norm in place, and its by is 1.
-extern "C" __global__ void tamed(elem* y, i64 size, const double* sums, float* by) {
+extern "C" __global__ void tamed(elem* y, i64 size, const double* sums, int parts, float* by) {
     double sum = 0.0;
-    for (int b = threadIdx.x & 31; b < gridDim.x; b += 32) sum += sums[blockIdx.y * gridDim.x + b];
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    for (int b = threadIdx.x; b < parts; b += blockDim.x) sum += sums[blockIdx.y * (i64)parts + b];
+    sum = block_sum_double(sum);
     double inverse = sum == 0.0 ? 0.0 : 1.0 / sqrt(sum);
     bool wild = inverse > 1099511627776.0 || (inverse < 1.0 / 1099511627776.0 && inverse > 0.0);
     if (blockIdx.x == 0 && threadIdx.x == 0) by[blockIdx.y] = wild ? 1.0f : (float)inverse;

@@ -1,15 +1,15 @@
 //! One step of the pipeline on one bank.
 
 use tensor::params::Bank;
-use tensor::{DType, Tensor};
+use tensor::{DType, Device, Tensor};
 
+use super::MatrixRule;
 use super::noise::{Drawn, Place};
-use super::{MatrixRule, Plan};
 use crate::diagnostics::{Findings, Watch};
 use crate::error::Result;
 use crate::kernels::{self, Compose};
-use crate::optimizer::{Rule, Step};
-use crate::ortho::{Method, Ortho};
+use crate::optimizer::{Rule, SCALARS, Step};
+use crate::ortho::{Method, Ortho, Start};
 use crate::quantile;
 use crate::tiles::Lattice;
 
@@ -23,15 +23,27 @@ struct Update {
 }
 
 impl Rule for MatrixRule {
+    fn scalars(&self, number: u64, rate: f32) -> [f32; SCALARS] {
+        let rate = rate * self.rate_ratio(number);
+        [rate * self.plan.weight_decay, rate, 0.0]
+    }
+
+    fn fixed(&self) -> bool {
+        let periodic = self.plan.blocks.as_ref().is_some_and(|blocks| blocks.period > 0);
+        self.ortho.fixed() && self.plan.noise.is_none() && !periodic
+    }
+
     fn step(&mut self, step: &Step, findings: &mut Findings) -> Result<()> {
-        let Plan { momentum, gradient_weight, gate, weight_decay, .. } = self.plan;
-        let Bank { grad, weight, out_axis, shape, .. } = step.bank;
-        kernels::momentum(&self.buffer, grad, momentum, gradient_weight, gate)?;
-        if let Some(scale) = &self.plan.momentum_scale {
-            let thresholds = quantile::of_magnitudes(grad, scale.quantile)?;
-            kernels::scale_above(&self.buffer, grad, &thresholds, scale.factor)?;
-        }
-        let update = self.update(step, findings)?;
+        let Bank { weight, out_axis, shape, .. } = step.bank;
+        let update = match self.in_one_pass(step)? {
+            Some(start) => {
+                let update = self.ortho.continued(start)?;
+                findings.factor(&update, 0)?;
+                let factor = self.shape_factor(shape[0], shape[1], *out_axis);
+                Update { tensor: update, factor }
+            }
+            None => self.by_stages(step, findings)?,
+        };
         if step.watch == Watch::Full {
             findings.look(&self.buffer, weight)?;
         }
@@ -39,8 +51,8 @@ impl Rule for MatrixRule {
             let target = 0.2 * ((shape[0] * shape[1]) as f64).sqrt() as f32;
             kernels::neurons(&update.tensor, *out_axis, moments, neurons.beta, neurons.eps, target)?;
         }
-        let rate = step.rate * self.rate_ratio(step.number);
-        findings.moved(step.record().apply(&update.tensor, rate * weight_decay, -rate * update.factor)?);
+        let changes = step.record(findings).apply(&update.tensor, update.factor)?;
+        findings.moved(changes);
         Ok(())
     }
 
@@ -64,6 +76,38 @@ impl MatrixRule {
             Some(blocks) if self.in_tiles(number) => blocks.rate_ratio,
             _ => 1.0,
         }
+    }
+
+    /// Momentum and the start of the orthogonaliser in one pass over the bank: where nothing else looks at the momentum,
+    /// on a GPU.
+    fn in_one_pass(&self, step: &Step) -> Result<Option<Start>> {
+        let plan = &self.plan;
+        let whole = matches!(&self.units[..], [unit] if unit.is_whole()) && !self.in_tiles(step.number);
+        let (Device::Cuda(gpu), Some(dtype), true, None, None) =
+            (self.buffer.device(), self.ortho.start_type(), whole, &plan.momentum_scale, &plan.noise)
+        else {
+            return Ok(None);
+        };
+        let nesterov = plan.nesterov.then_some((plan.momentum, plan.gradient_weight));
+        let how = Compose { nesterov, gate: plan.gate, self_gate: plan.self_gate };
+        let weights = (plan.momentum, plan.gradient_weight);
+        let (x, sums) = kernels::momentum_taken(gpu, &self.buffer, &step.bank.grad, weights, how, dtype)?;
+        Ok(Some(Start::new(gpu, x, &sums)?))
+    }
+
+    /// The same update stage by stage, with all that a plan may have.
+    fn by_stages(&self, step: &Step, findings: &mut Findings) -> Result<Update> {
+        let (plan, grad) = (&self.plan, &step.bank.grad);
+        kernels::momentum(&self.buffer, grad, plan.momentum, plan.gradient_weight, plan.gate)?;
+        if let Some(scale) = &plan.momentum_scale {
+            let thresholds = quantile::of_magnitudes(grad, scale.quantile)?;
+            kernels::scale_above(&self.buffer, grad, &thresholds, scale.factor)?;
+        }
+        self.update(step, findings)
+    }
+
+    fn shape_factor(&self, m: usize, n: usize, out_axis: usize) -> f32 {
+        if out_axis == 0 { self.plan.scale.of(m, n) } else { self.plan.scale.of(n, m) }
     }
 
     /// From the momentum to the orthogonalised update of the whole bank.
@@ -155,9 +199,7 @@ impl MatrixRule {
         findings: &mut Findings,
     ) -> Result<Update> {
         let [_, m, n] = *x.shape() else { panic!("{x:?} is no bank of matrices") };
-        let scale = |m: usize, n: usize| {
-            if out_axis == 0 { self.plan.scale.of(m, n) } else { self.plan.scale.of(n, m) }
-        };
+        let scale = |m: usize, n: usize| self.shape_factor(m, n, out_axis);
         let Some(blocks) = self.plan.blocks.as_ref().filter(|_| self.in_tiles(number)) else {
             return Ok(Update { tensor: self.polar(x, findings)?, factor: scale(m, n) });
         };

@@ -10,8 +10,8 @@ use tensor::{DType, Tensor};
 
 use crate::diagnostics::Findings;
 use crate::error::Result;
-use crate::optimizer::{Rule, Step};
-use crate::record::AdamWStep;
+use crate::optimizer::{Rule, SCALARS, Step};
+use crate::record::AdamWConstants;
 use crate::{Build, LrHint, Row};
 
 /// The row of `adamw`: AdamW for all weights, with the settings of the `[optimizer.adamw]` section and the
@@ -57,18 +57,21 @@ impl AdamW {
 }
 
 impl Rule for AdamW {
+    fn scalars(&self, number: u64, rate: f32) -> [f32; SCALARS] {
+        let AdamWSettings { betas: (b1, b2), weight_decay, .. } = self.settings;
+        let correct = |beta: f32| 1.0 - f64::from(beta).powf(number as f64);
+        [rate * weight_decay, (f64::from(rate) / correct(b1)) as f32, (1.0 / correct(b2).sqrt()) as f32]
+    }
+
+    fn fixed(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, step: &Step, findings: &mut Findings) -> Result<()> {
-        let AdamWSettings { betas: (b1, b2), eps, weight_decay } = self.settings;
-        let correct = |beta: f32| 1.0 - f64::from(beta).powf(step.number as f64);
-        let constants = AdamWStep {
-            b1,
-            b2,
-            eps,
-            decay: step.rate * weight_decay,
-            rate: (f64::from(step.rate) / correct(b1)) as f32,
-            root: (1.0 / correct(b2).sqrt()) as f32,
-        };
-        findings.moved(step.record().adamw(&self.first, &self.second, constants)?);
+        let AdamWSettings { betas: (b1, b2), eps, .. } = self.settings;
+        let constants = AdamWConstants { b1, b2, eps };
+        let changes = step.record(findings).adamw(&self.first, &self.second, constants)?;
+        findings.moved(changes);
         Ok(())
     }
 
