@@ -94,6 +94,7 @@ pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress
     };
     let trainer = Trainer::new(model, optimizer)
         .with_kernels(recipe.train.kernels.into())
+        .with_graphs(recipe.train.graphs)
         .with_recompute(recipe.train.recompute == Recompute::Layers);
     Ok(Prepared { dataset, trainer, setup })
 }
@@ -158,7 +159,12 @@ fn steps(
         let rates = Rates { matrices: lr as f32, rest: rest as f32 };
         let loss = trainer.gradient(&batch)?;
         let moved = if loss.is_finite() {
-            match trainer.apply(rates, plan.watch(step)) {
+            let meanwhile = || {
+                if step < plan.steps {
+                    fill(step + 1, &mut next);
+                }
+            };
+            match trainer.apply(rates, plan.watch(step), meanwhile) {
                 Err(Error::Optimizer(optim::Error::NotFinite { weight })) => {
                     Err(format!("the gradient of {weight} is not finite"))
                 }
@@ -174,10 +180,6 @@ fn steps(
                 return Err(Error::Diverged { step, what });
             }
         };
-        // A GPU is still at work on the update.
-        if step < plan.steps {
-            fill(step + 1, &mut next);
-        }
         trainer.model().params().device().synchronize()?;
         let seconds = start.elapsed().as_secs_f64();
         let count = batch.targets.iter().filter(|&&target| target != data::MASKED).count() as u64;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use data::Batch;
 use models::Model;
-use optim::{Optimizer, Rates, Report, Watch};
+use optim::{Findings, Optimizer, Rates, Report, Watch};
 use tensor::cuda::Graph;
 use tensor::params::Params;
 use tensor::tape::{Kernels, Tape};
@@ -25,8 +25,9 @@ pub struct Trainer {
     /// Whether steps on a GPU become graphs.
     graphs: bool,
     pass: Option<Pass>,
-    /// Passes done so far, while none is recorded.
-    passes: u32,
+    update: Option<Update>,
+    /// Steps begun so far, as long as none is recorded.
+    eager: u32,
 }
 
 /// A forward and backward pass as a graph: what it reads and what it gives.
@@ -37,11 +38,19 @@ struct Pass {
     loss: Tensor,
 }
 
+/// The optimizer's part as a graph.
+struct Update {
+    watch: Watch,
+    graph: Graph,
+    findings: Findings,
+}
+
 impl Trainer {
     /// Joins a model and the optimizer made for its weights.
     pub fn new(model: Model, optimizer: Optimizer) -> Self {
         let kernels = Kernels::default();
-        Trainer { model, optimizer, kernels, recompute: false, graphs: true, pass: None, passes: 0 }
+        let (recompute, graphs, eager) = (false, true, 0);
+        Trainer { model, optimizer, kernels, recompute, graphs, pass: None, update: None, eager }
     }
 
     /// The same with other kernels.
@@ -56,11 +65,10 @@ impl Trainer {
         Trainer { recompute, ..self }
     }
 
-    /// Whether steps on a GPU become graphs, as they do unless told otherwise. The results are the same bits.
-    pub fn set_graphs(&mut self, graphs: bool) {
-        self.graphs = graphs;
-        self.pass = None;
-        self.passes = 0;
+    /// The same with steps on a GPU as graphs, as they are unless told otherwise, or not. The results are the same bits.
+    #[must_use]
+    pub fn with_graphs(self, graphs: bool) -> Self {
+        Trainer { graphs, pass: None, update: None, eager: 0, ..self }
     }
 
     /// The model.
@@ -77,6 +85,7 @@ impl Trainer {
     /// on the device.
     pub fn forward_backward(&mut self, batch: &Batch) -> Result<Tensor> {
         let Device::Cuda(gpu) = self.device().clone() else { return self.piece_by_piece(batch) };
+        let records = self.records();
         match &mut self.pass {
             Some(pass) if pass.fits(batch) => {
                 let vocab = self.model.config().vocab_size();
@@ -84,7 +93,7 @@ impl Trainer {
                 pass.graph.launch()?;
                 Ok(pass.loss.clone())
             }
-            None if self.graphs && self.passes >= EAGER_STEPS => {
+            None if records => {
                 let (ids, targets) = tokens(self.device(), batch)?;
                 let (graph, loss) = gpu.capture(|| self.launch(&ids, &targets))?;
                 graph.launch()?;
@@ -92,7 +101,7 @@ impl Trainer {
                 Ok(loss)
             }
             _ => {
-                self.passes += 1;
+                self.eager += 1;
                 self.piece_by_piece(batch)
             }
         }
@@ -104,8 +113,30 @@ impl Trainer {
     }
 
     /// Moves the weights by the gradients in the banks. A gradient that is not finite is an error and moves nothing.
-    pub fn apply(&mut self, rates: Rates, watch: Watch) -> Result<Report> {
-        Ok(self.optimizer.step(self.model.params(), rates, watch)?)
+    /// `meanwhile` is done by the host while a GPU is at work.
+    pub fn apply(&mut self, rates: Rates, watch: Watch, meanwhile: impl FnOnce()) -> Result<Report> {
+        let norm = self.optimizer.guard(self.model.params())?;
+        self.optimizer.prepare(rates, norm)?;
+        let records = self.records() && self.optimizer.fixed(watch);
+        let (optimizer, params) = (&mut self.optimizer, self.model.params());
+        let eager;
+        let findings = match (&mut self.update, params.device()) {
+            (Some(update), _) if update.watch == watch => {
+                update.graph.launch()?;
+                &update.findings
+            }
+            (none @ None, Device::Cuda(gpu)) if records => {
+                let (graph, findings) = gpu.capture(|| optimizer.update(params, watch))?;
+                graph.launch()?;
+                &none.insert(Update { watch, graph, findings }).findings
+            }
+            _ => {
+                eager = optimizer.update(params, watch)?;
+                &eager
+            }
+        };
+        meanwhile();
+        Ok(optimizer.finish(findings, norm)?)
     }
 
     /// Bytes of the optimizer's state.
@@ -114,9 +145,10 @@ impl Trainer {
         state.iter().map(|(_, tensor)| tensor.numel() * tensor.dtype().size()).sum()
     }
 
-    /// Pieces of work in the graph of the forward and backward pass, once there is one.
-    pub fn graph_nodes(&self) -> Option<usize> {
-        self.pass.as_ref().map(|pass| pass.graph.nodes())
+    /// Pieces of work in the graphs of a step.
+    pub fn graph_nodes(&self) -> usize {
+        let graphs = self.pass.iter().map(|pass| &pass.graph);
+        graphs.chain(self.update.iter().map(|update| &update.graph)).map(Graph::nodes).sum()
     }
 
     /// Sum of the losses over a batch and the number of positions it is the sum of.
@@ -126,6 +158,11 @@ impl Trainer {
         let loss = self.model.loss(&mut tape, &ids, &targets)?;
         let mean = f64::from(loss.mean.value.to_vec()?[0]);
         Ok((mean * loss.positions as f64, loss.positions))
+    }
+
+    /// Whether a graph is to be recorded now.
+    fn records(&self) -> bool {
+        self.graphs && self.eager >= EAGER_STEPS
     }
 
     fn piece_by_piece(&self, batch: &Batch) -> Result<Tensor> {

@@ -98,7 +98,7 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
     add("forward + backward", &mut passes);
     add("whole step", &mut wholes);
     if device.is_cuda() {
-        trainer.set_graphs(false);
+        trainer = trainer.with_graphs(false);
         let mut times = bench.time(&mut trainer)?;
         add("launched piece by piece, forward + backward", &mut times.passes);
         add("launched piece by piece, whole step", &mut times.wholes);
@@ -111,7 +111,7 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
         add("plain kernels, whole step", &mut times.wholes);
         drop(trainer);
         trainer = bench.trainer(resolved.recipe.train.kernels.into())?;
-        trainer.set_graphs(false);
+        trainer = trainer.with_graphs(false);
     }
     print(&columns(&table))?;
     print(&format!(
@@ -209,7 +209,7 @@ impl Bench<'_> {
         let watch = Stopwatch::start(self.device)?;
         trainer.forward_backward(&batch)?;
         let watch = watch.lap()?;
-        trainer.apply(Rates { matrices: 1e-4, rest: 1e-4 }, Watch::Off)?;
+        trainer.apply(Rates { matrices: 1e-4, rest: 1e-4 }, Watch::Off, || ())?;
         let seconds = watch.lap()?.stop()?;
         Ok([seconds[0], seconds[1]])
     }

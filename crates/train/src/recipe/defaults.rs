@@ -45,6 +45,7 @@ device = "auto"
 precision = "auto"
 rounding = "nearest"
 kernels = "fast"
+graphs = true
 recompute = "off"
 diagnostics = "cheap"
 diagnostics_steps = 50

@@ -107,6 +107,11 @@ pub const KEYS: &[Key] = &[
         "on a GPU, where there are two: the fast kernels, or the plain ones they are held to",
     ),
     key(
+        "train.graphs",
+        Kind::Switch,
+        "on a GPU, launch steps as CUDA graphs; the results are the same bits without",
+    ),
+    key(
         "train.recompute",
         Kind::Choice(&["off", "layers"]),
         "layers: keep only the input of each layer and run it again in the backward pass",

@@ -140,6 +140,8 @@ pub struct Train {
     pub rounding: Rounding,
     /// Which kernels a GPU runs where there are two.
     pub kernels: Kernels,
+    /// Whether steps on a GPU are launched as CUDA graphs.
+    pub graphs: bool,
     /// What the backward pass computes again instead of keeping it.
     pub recompute: Recompute,
     /// What is measured beside the losses.
