@@ -6,8 +6,7 @@
 
 use super::{Inputs, Operand, Target};
 use crate::cuda::{Arg, Gpu, Source};
-use crate::ops::{Cols, launch};
-use crate::tape::Var;
+use crate::ops::launch;
 use crate::{DType, Result, Tensor};
 
 /// Threads of every block (`THREADS` of `flash.cuh`): four warps, each with its own rows.
@@ -109,7 +108,9 @@ impl Flash {
             launch::int(heads.key),
         ];
         gpu.launch(&self.source, DType::BF16, "flash_rotate", grid, [threads as u32, 1, 1], 0, &args)?;
-        Ok(Inputs { q: q.replaced(to_q), k: k.replaced(to_k), ..inputs })
+        let rotated = |value, x: &Operand| Operand { value, start: 0, of: x.of.clone() };
+        let (q, k) = (rotated(to_q, q), rotated(to_k, k));
+        Ok(Inputs { q, k, ..inputs })
     }
 
     /// The output, and the logs of the denominators; `inputs` are rotated.
@@ -174,19 +175,6 @@ impl Flash {
             1,
         ];
         gpu.launch(&self.source, DType::BF16, kernel, grid, [THREADS as u32, 1, 1], shared, args)
-    }
-}
-
-impl Operand {
-    /// The same with another value in its place, which alone is kept where nothing else of the old one is needed.
-    fn replaced(&self, value: Tensor) -> Self {
-        let whole = self.of.width == self.of.stride();
-        let of = if whole {
-            Cols::all(&Var { id: self.of.var.id, value: value.clone() })
-        } else {
-            self.of.clone()
-        };
-        Operand { value, start: 0, of }
     }
 }
 

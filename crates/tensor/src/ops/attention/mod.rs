@@ -124,12 +124,20 @@ struct Inputs {
     rope: Option<Rope>,
 }
 
-/// Columns of a matrix from `start`: q, k or v, or the gradient of one.
+/// Columns of a matrix from `start`: q, k or v, or what came of it by rotation.
 struct Operand {
     value: Tensor,
     start: usize,
-    /// What the gradient is of.
-    of: Cols,
+    of: Origin,
+}
+
+/// The columns of a value on the tape that an operand is, or was before rotation. Does not keep the value.
+#[derive(Clone)]
+struct Origin {
+    id: usize,
+    shape: Vec<usize>,
+    start: usize,
+    width: usize,
 }
 
 /// Columns of a matrix from `start`, to write to.
@@ -139,8 +147,9 @@ struct Target {
 }
 
 impl Operand {
-    fn of(cols: &Cols) -> Self {
-        Operand { value: cols.var.value.clone(), start: cols.start, of: cols.clone() }
+    fn of(Cols { var, start, width }: &Cols) -> Self {
+        let of = Origin { id: var.id, shape: var.value.shape().to_vec(), start: *start, width: *width };
+        Operand { value: var.value.clone(), start: *start, of }
     }
 }
 
@@ -152,8 +161,9 @@ impl Inputs {
 
     /// Where the gradients of q, k and v go.
     fn targets(&self, grads: &mut Grads) -> Result<[Target; 3]> {
-        let mut take = |Operand { of, .. }: &Operand| {
-            Ok(Target { value: grads.columns(&of.var, of.width)?, start: of.start })
+        let mut take = |Operand { value, of, .. }: &Operand| {
+            let value = grads.columns_of(of.id, &of.shape, value.dtype(), of.width)?;
+            Ok(Target { value, start: of.start })
         };
         Ok([take(&self.q)?, take(&self.k)?, take(&self.v)?])
     }
