@@ -1,6 +1,6 @@
 //! The attention block that both families share: projections, rotary positions, attention, output projection.
 
-use tensor::ops::{self, BatchLayout, Heads, Rope};
+use tensor::ops::{self, BatchLayout, Cols, Heads, Rope};
 use tensor::params::Param;
 use tensor::tape::{Tape, Var};
 
@@ -42,6 +42,7 @@ impl Attention {
     pub fn forward(&self, tape: &mut Tape, x: &Var, layout: BatchLayout, rope: Option<&Rope>) -> Result<Var> {
         let mut project = |p: &Projection| ops::linear(tape, x, &p.weight, p.bias.as_ref());
         let (q, k, v) = (project(&self.q)?, project(&self.k)?, project(&self.v)?);
+        let [q, k, v] = [&q, &k, &v].map(Cols::all);
         let y = ops::attention(tape, [&q, &k, &v], layout, self.heads, rope)?;
         ops::linear(tape, &y, &self.output, None)
     }

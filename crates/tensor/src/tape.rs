@@ -256,16 +256,24 @@ impl Grads {
 
     /// The buffer of which the caller overwrites `width` columns that no one else writes.
     pub(crate) fn columns(&mut self, var: &Var, width: usize) -> Result<Tensor> {
-        let slot = match self.slots[var.id].take() {
+        self.columns_of(var.id, var.value.shape(), var.value.dtype(), width)
+    }
+
+    /// As [`Grads::columns`] for the value `id`, of this shape and type: for operations that need not keep the value.
+    pub(crate) fn columns_of(
+        &mut self,
+        id: usize,
+        shape: &[usize],
+        dtype: DType,
+        width: usize,
+    ) -> Result<Tensor> {
+        let slot = match self.slots[id].take() {
             Some(Slot { grad, covered: Some(n) }) => Slot { grad, covered: Some(n + width) },
             Some(_) => return Err(Error::shape("tape", "a value is read both whole and by columns")),
-            None => {
-                let grad = var.value.device().empty(var.value.shape(), var.value.dtype())?;
-                Slot { grad, covered: Some(width) }
-            }
+            None => Slot { grad: self.device.empty(shape, dtype)?, covered: Some(width) },
         };
         let grad = slot.grad.clone();
-        self.slots[var.id] = Some(slot);
+        self.slots[id] = Some(slot);
         Ok(grad)
     }
 

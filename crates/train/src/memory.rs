@@ -23,7 +23,7 @@
 //! | Mamba2: projection, convolution, scan, gated norm | `P + C + 2 D` |
 //! | last norm's input, 4 bytes each; its output, gradient of the loss | `h`; `2 h` |
 //!
-//! Statistics of the norms and of the softmax are 4 bytes each a row (and head). On a GPU, attention also keeps its
+//! Statistics of the norms and of the softmax are 4 bytes each a row (and head). On a GPU in f32, attention also keeps its
 //! inputs rotated (`q + 2 k`) and the softmax itself (heads times `seq_len`). The backward pass of a scan takes
 //! `2 H N + D` floats a row, with `H` heads of state size `N`. Logits exist for a block of rows only. Token ids and
 //! rotary tables are small against all this and left out.
@@ -127,7 +127,7 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let scratch = if step.optimizer.name == "adamw" { 0 } else { orthogonaliser(&specs, matrix) };
     let layers = layers(config);
     let hidden = config.hidden_size() as u64;
-    let len = if step.cuda { step.seq_len as u64 } else { 0 };
+    let len = if step.cuda && precision == Precision::F32 { step.seq_len as u64 } else { 0 };
     let kept: u64 = layers.iter().map(|layer| layer.kept(hidden, len, element)).sum();
     let last =
         layers.iter().map(|layer| 4 * hidden + layer.gradients() * element + layer.scan()).max().unwrap_or(0);
@@ -200,8 +200,8 @@ fn layers(config: &Config) -> Vec<Layer> {
 }
 
 impl Layer {
-    /// Bytes a row that the forward pass keeps, with `element` bytes an activation; `len` is the length of a row on a
-    /// GPU, 0 on the CPU.
+    /// Bytes a row that the forward pass keeps, with `element` bytes an activation; `len` is the length of a row
+    /// where attention keeps its softmax, on a GPU in f32, else 0.
     fn kept(&self, hidden: u64, len: u64, element: u64) -> u64 {
         let (mixer, statistics) = match self.mixer {
             Mixer::Attention { query, key, heads } if len > 0 => (3 * query + 4 * key + heads * len, 2),

@@ -19,9 +19,9 @@ mod tests;
 
 pub use case::Case;
 pub use cases::{
-    Masked, add_assign, attention, cast, conv1d_silu, embedding, gated_rms_norm, linear,
-    linear_cross_entropy, matmul, mixer, normal, qr, residual, residual_norm, rms_norm, scan, svd, swiglu,
-    transpose,
+    Masked, add_assign, attention, attention_of_fused, attention_of_large_scores, cast, conv1d_silu,
+    embedding, gated_rms_norm, linear, linear_cross_entropy, matmul, mixer, normal, qr, residual,
+    residual_norm, rms_norm, scan, svd, swiglu, transpose,
 };
 
 use crate::{Device, Error, Precision, Result};

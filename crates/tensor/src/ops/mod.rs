@@ -36,7 +36,11 @@ use crate::tape::Var;
 
 /// The CUDA sources of this crate: of all operations, of [`crate::linalg`] and of [`crate::random`].
 pub const KERNELS: &[&Source] = &[
-    &attention::SOURCE,
+    attention::KERNELS[0],
+    attention::KERNELS[1],
+    attention::KERNELS[2],
+    attention::KERNELS[3],
+    attention::KERNELS[4],
     &conv::SOURCE,
     &cross_entropy::SOURCE,
     &elementwise::SOURCE,

@@ -5,7 +5,7 @@ use super::rows::{EPS, EXP, norm_weight};
 use crate::Result;
 use crate::check::case::{Case, Input, Operands};
 use crate::check::reference;
-use crate::ops::{self, BatchLayout, Heads, Rope, Scan, ScanLayout};
+use crate::ops::{self, BatchLayout, Cols, Heads, Rope, Scan, ScanLayout};
 use crate::tape::{Tape, Var};
 
 /// The short convolution over `width` channels; `inside` places them in a wider value, `(start, stride)`.
@@ -32,27 +32,77 @@ pub(super) fn conv_params(width: usize, taps: usize) -> Vec<Input> {
 
 /// Attention; `theta` is that of rotary positions, if any.
 pub fn attention(layout: BatchLayout, heads: Heads, theta: Option<f64>) -> Case {
-    let BatchLayout { batch, len } = layout;
+    attention_of(layout, heads, theta, 1.0)
+}
+
+/// Attention with scores so large that the softmax is nearly a choice, and that the largest one turns up late.
+pub fn attention_of_large_scores(layout: BatchLayout, heads: Heads) -> Case {
+    attention_of(layout, heads, None, 6.0)
+}
+
+fn attention_of(layout: BatchLayout, heads: Heads, theta: Option<f64>, size: f32) -> Case {
     let Heads { query, key, dim, .. } = heads;
-    let told = if theta.is_some() { " rope" } else { "" };
-    let rows = batch * len;
+    let rows = layout.batch * layout.len;
+    let told = if size > 1.0 { " large scores" } else { "" };
+    let inputs = vec![
+        Input::value("q", &[rows, query * dim]).about(0.0, size),
+        Input::value("k", &[rows, key * dim]).about(0.0, size),
+        Input::value("v", &[rows, key * dim]),
+    ];
     Case::new(
         "attention",
-        format!("B{batch} T{len} heads {query}/{key} dim {dim}{told}"),
-        vec![
-            Input::value("q", &[rows, query * dim]),
-            Input::value("k", &[rows, key * dim]),
-            Input::value("v", &[rows, key * dim]),
-        ],
-        // Half of all pairs: two products, two exponentials; and the sines.
-        batch * query * len * (len * (dim + EXP) + dim * EXP),
+        format!("{}{told}", attention_sizes(layout, heads, theta)),
+        inputs,
+        attention_work(layout, heads),
         move |tape, given| {
-            let rope = theta.map(|theta| Rope::new(tape.device(), len, dim, theta)).transpose()?;
-            let qkv = [given.value(0), given.value(1), given.value(2)];
-            ops::attention(tape, qkv, layout, heads, rope.as_ref())
+            let [q, k, v] = [0, 1, 2].map(|i| Cols::all(given.value(i)));
+            run_attention(tape, &[q, k, v], layout, heads, theta)
         },
-        move |x| reference::attention([&x[0], &x[1], &x[2]], len, heads, theta),
+        move |x| reference::attention([&x[0], &x[1], &x[2]], layout.len, heads, theta),
     )
+}
+
+/// Attention whose q, k and v follow one another in the columns of one value, from `start` on.
+pub fn attention_of_fused(layout: BatchLayout, heads: Heads, theta: Option<f64>, start: usize) -> Case {
+    let (wide, narrow) = (heads.query * heads.dim, heads.key * heads.dim);
+    let stride = start + wide + 2 * narrow;
+    let span = |start, width| Span { start, width, stride };
+    let spans = [span(start, wide), span(start + wide, narrow), span(start + wide + narrow, narrow)];
+    let inputs = vec![span(start, stride - start).input("qkv", layout.batch * layout.len)];
+    Case::new(
+        "attention",
+        format!("{} fused from {start}", attention_sizes(layout, heads, theta)),
+        inputs,
+        attention_work(layout, heads),
+        move |tape, given| {
+            run_attention(tape, &spans.map(|span| span.cols(given.value(0))), layout, heads, theta)
+        },
+        move |x| {
+            let [q, k, v] = spans.map(|span| span.of_reference(&x[0]));
+            reference::attention([&q, &k, &v], layout.len, heads, theta)
+        },
+    )
+}
+
+fn run_attention(
+    tape: &mut Tape,
+    qkv: &[Cols; 3],
+    layout: BatchLayout,
+    heads: Heads,
+    theta: Option<f64>,
+) -> Result<Var> {
+    let rope = theta.map(|theta| Rope::new(tape.device(), layout.len, heads.dim, theta)).transpose()?;
+    ops::attention(tape, qkv.each_ref(), layout, heads, rope.as_ref())
+}
+
+/// Half of all pairs: two products, two exponentials; and the sines.
+fn attention_work(BatchLayout { batch, len }: BatchLayout, Heads { query, dim, .. }: Heads) -> usize {
+    batch * query * len * (len * (dim + EXP) + dim * EXP)
+}
+
+fn attention_sizes(layout: BatchLayout, heads: Heads, theta: Option<f64>) -> String {
+    let (BatchLayout { batch, len }, Heads { query, key, dim, .. }) = (layout, heads);
+    format!("B{batch} T{len} heads {query}/{key} dim {dim}{}", if theta.is_some() { " rope" } else { "" })
 }
 
 /// The scan; `inside` places the time steps in a wider value, `(start, stride)`.

@@ -5,7 +5,7 @@ mod plain;
 mod rows;
 mod shared;
 
-pub use mixing::{attention, conv1d_silu, mixer, scan};
+pub use mixing::{attention, attention_of_fused, attention_of_large_scores, conv1d_silu, mixer, scan};
 pub use plain::{add_assign, cast, matmul, normal, qr, svd, transpose};
 pub use rows::{
     embedding, gated_rms_norm, linear, linear_cross_entropy, residual, residual_norm, rms_norm, swiglu,
@@ -66,6 +66,13 @@ pub(super) fn small() -> Vec<Case> {
         attention(at(1, 130), heads(4, 1, 16, 0.25), Some(1e4)),
         attention(at(2, 130), heads(2, 2, 64, 0.015_625), None),
         attention(at(1, 512), heads(2, 1, 8, 0.35), None),
+        attention(at(1, 1), heads(3, 1, 32, 0.2), Some(1e4)),
+        attention(at(2, 17), heads(8, 2, 32, 0.2), Some(1e4)),
+        attention(at(1, 66), heads(2, 2, 96, 0.1), None),
+        attention(at(1, 70), heads(3, 1, 128, 0.09), Some(1e6)),
+        attention_of_fused(at(2, 17), heads(4, 1, 64, 0.125), Some(1e4), 8),
+        attention_of_fused(at(2, 17), heads(4, 2, 32, 0.2), None, 3),
+        attention_of_large_scores(at(1, 130), heads(3, 1, 32, 0.06)),
         scan(layout(at(1, 1), [1, 5, 1, 3], OPEN), None),
         scan(layout(at(2, 2), [4, 32, 2, 16], OPEN), None),
         scan(layout(at(3, 17), [4, 5, 4, 3], CLAMPED), Some((2, 9))),
@@ -135,7 +142,17 @@ pub(super) fn full_size() -> Vec<Case> {
         conv1d_silu(rows, 1792, 4, Some((1536, 3376))),
         attention(rows, heads(12, 4, 64, 0.015_625), None),
         attention(rows, heads(16, 4, 64, 0.015_625), Some(1e7)),
+        attention(rows, heads(12, 4, 64, 0.015_625), None).plain_kernels(),
+        attention(rows, heads(16, 4, 64, 0.015_625), Some(1e7)).plain_kernels(),
+        attention(rows, heads(16, 16, 64, 0.125), Some(1e4)),
+        attention(rows, heads(12, 4, 128, 0.007_812_5), None),
+        attention(rows, heads(4, 2, 32, 0.177), None),
+        attention(rows, heads(8, 4, 96, 0.1), Some(1e4)),
         attention(BatchLayout { batch: 2, len: 1024 }, heads(8, 1, 32, 0.15), None),
+        attention(BatchLayout { batch: 2, len: 1024 }, heads(8, 1, 32, 0.15), None).plain_kernels(),
+        attention(BatchLayout { batch: 1, len: 2111 }, heads(4, 1, 64, 0.125), Some(1e4)),
+        attention_of_large_scores(BatchLayout { batch: 1, len: 700 }, heads(4, 2, 128, 0.03)),
+        attention_of_fused(BatchLayout { batch: 3, len: 333 }, heads(6, 2, 64, 0.125), None, 16),
         scan(layout(rows, [48, 32, 1, 128], OPEN), Some((3328, 3376))),
         scan(layout(rows, [16, 64, 4, 128], CLAMPED), None),
         mixer(layout(rows, [48, 32, 1, 128], OPEN)),

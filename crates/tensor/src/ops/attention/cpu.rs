@@ -2,13 +2,21 @@
 
 use rayon::prelude::*;
 
-use super::{Inputs, Rope};
+use super::{Inputs, Operand, Rope, Target};
 use crate::Tensor;
 use crate::cpu::{Mat, dot, exp, matmul_seq, simd, sum2};
 
-/// The rows of one head of one sequence, `[T, dim]`, gathered from `[R, heads * dim]`.
-fn gather(from: &[f32], stride: usize, sequence: usize, len: usize, head: usize, dim: usize) -> Vec<f32> {
-    (0..len).flat_map(|t| &from[(sequence * len + t) * stride + head * dim..][..dim]).copied().collect()
+/// The rows of one head of one sequence, `[T, dim]`, gathered from rows of `stride` elements, heads from `start`.
+fn gather(
+    from: &[f32],
+    (start, stride): (usize, usize),
+    sequence: usize,
+    len: usize,
+    head: usize,
+    dim: usize,
+) -> Vec<f32> {
+    let first = |t: usize| (sequence * len + t) * stride + start + head * dim;
+    (0..len).flat_map(|t| &from[first(t)..][..dim]).copied().collect()
 }
 
 /// Turns the pairs of each row of `x [T, dim]` by its position; `back` turns the other way (the gradient's way).
@@ -36,9 +44,10 @@ impl Inputs {
     fn one(&self, sequence: usize, head: usize) -> Qkv {
         let (h, len) = (self.heads, self.layout.len);
         let key = head / (h.query / h.key);
-        let mut q = gather(&self.q.value.read(), h.query * h.dim, sequence, len, head, h.dim);
-        let mut k = gather(&self.k.value.read(), h.key * h.dim, sequence, len, key, h.dim);
-        let v = gather(&self.v.value.read(), h.key * h.dim, sequence, len, key, h.dim);
+        let of = |Operand { value, start, .. }: &Operand, head| {
+            gather(&value.read(), (*start, value.cols()), sequence, len, head, h.dim)
+        };
+        let (mut q, mut k, v) = (of(&self.q, head), of(&self.k, key), of(&self.v, key));
         rotate(&mut q, self.rope.as_ref(), h.dim, false);
         rotate(&mut k, self.rope.as_ref(), h.dim, false);
         Qkv { q, k, v }
@@ -70,7 +79,7 @@ pub(super) fn forward(out: &Tensor, lse: &Tensor, inputs: &Inputs) {
     let (mut out, mut all) = (out.write(), lse.write());
     for (task, (o, lse)) in results.iter().enumerate() {
         all[task * len..][..len].copy_from_slice(lse);
-        scatter(&mut out, h.query * h.dim, (task / h.query, task % h.query), o, h.dim, false);
+        scatter(&mut out, (0, h.query * h.dim), (task / h.query, task % h.query), o, h.dim, false);
     }
 }
 
@@ -93,10 +102,10 @@ fn softmax(scores: &mut [f32], lse: &mut [f32], len: usize) {
     }
 }
 
-/// Writes (or adds) `[T, dim]` of one head to its columns in `[R, stride]`.
+/// Writes (or adds) `[T, dim]` of one head to its columns in `[R, stride]`, heads from `start`.
 fn scatter(
     to: &mut [f32],
-    stride: usize,
+    (start, stride): (usize, usize),
     (sequence, head): (usize, usize),
     from: &[f32],
     dim: usize,
@@ -104,14 +113,14 @@ fn scatter(
 ) {
     let len = from.len() / dim;
     for (t, row) in from.chunks_exact(dim).enumerate() {
-        let to = &mut to[(sequence * len + t) * stride + head * dim..][..dim];
+        let to = &mut to[(sequence * len + t) * stride + start + head * dim..][..dim];
         to.iter_mut().zip(row).for_each(|(to, from)| *to = if add { *to + from } else { *from });
     }
 }
 
 /// With `P` the softmax, `dP = dO V^T` and `delta = rowsum(P dP)`: `dV = P^T dO`, `dS = P (dP - delta)`,
 /// `dQ = scale dS K`, `dK = scale dS^T Q`.
-pub(super) fn backward(targets: &[Tensor; 3], dy: &Tensor, lse: &Tensor, inputs: &Inputs) {
+pub(super) fn backward(targets: &[Target; 3], dy: &Tensor, lse: &Tensor, inputs: &Inputs) {
     let (h, len) = (inputs.heads, inputs.layout.len);
     let (dy, lse) = (dy.read(), lse.read());
     let results: Vec<[Vec<f32>; 3]> = (0..inputs.tasks())
@@ -119,7 +128,7 @@ pub(super) fn backward(targets: &[Tensor; 3], dy: &Tensor, lse: &Tensor, inputs:
         .map(|task| {
             let (sequence, head) = (task / h.query, task % h.query);
             let Qkv { q, k, v } = inputs.one(sequence, head);
-            let dout = gather(&dy, h.query * h.dim, sequence, len, head, h.dim);
+            let dout = gather(&dy, (0, h.query * h.dim), sequence, len, head, h.dim);
             let mut p = vec![0.0; len * len];
             matmul_seq(&mut p, false, h.scale, Mat::new(&q, len, h.dim), Mat::new(&k, len, h.dim).t());
             let mut dp = vec![0.0; len * len];
@@ -148,13 +157,13 @@ pub(super) fn backward(targets: &[Tensor; 3], dy: &Tensor, lse: &Tensor, inputs:
             [dq, dk, dv]
         })
         .collect();
-    let [mut dq, mut dk, mut dv] = targets.each_ref().map(|t| t.write());
     let group = h.query / h.key;
-    for (task, grads) in results.iter().enumerate() {
-        let (sequence, head) = (task / h.query, task % h.query);
-        let add = head % group != 0;
-        scatter(&mut dq, h.query * h.dim, (sequence, head), &grads[0], h.dim, false);
-        scatter(&mut dk, h.key * h.dim, (sequence, head / group), &grads[1], h.dim, add);
-        scatter(&mut dv, h.key * h.dim, (sequence, head / group), &grads[2], h.dim, add);
+    for (which, (Target { value, start }, shared)) in targets.iter().zip([1, group, group]).enumerate() {
+        let (at, mut to) = ((*start, value.cols()), value.write());
+        for (task, grads) in results.iter().enumerate() {
+            let (sequence, head) = (task / h.query, task % h.query);
+            let add = head % shared != 0;
+            scatter(&mut to, at, (sequence, head / shared), &grads[which], h.dim, add);
+        }
     }
 }

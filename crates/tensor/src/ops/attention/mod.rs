@@ -1,15 +1,32 @@
 //! Causal attention with grouped key/value heads, with or without rotary positions.
 //!
 //! `o = softmax(scale q k^T + causal mask) v` per query head; softmax in f32.
+//!
+//! On a GPU there are two ways. Where the kernels without stored scores ([`flash`]) can be had, they run: storage in
+//! bf16, heads of 32, 64, 96 or 128, and q, k and v in columns that begin at 16 bytes. Everything else, f32 above all,
+//! and a tape of [`Kernels::Plain`], goes by products over scores in memory ([`stored`]), which in training keep
+//! `query T^2` elements of a sequence: no matter at 512 positions, gigabytes at 8192. On the CPU scores of one head at a
+//! time are in memory, and none are kept.
 
 mod cpu;
-mod cuda;
+mod flash;
+mod stored;
 
-pub(super) use cuda::SOURCE;
+use std::sync::Arc;
 
-use crate::ops::BatchLayout;
-use crate::tape::{Tape, Var};
+use crate::cuda::Source;
+use crate::ops::{BatchLayout, Cols};
+use crate::tape::{Grads, Kernels, Tape, Var};
 use crate::{DType, Device, Error, Result, Tensor};
+
+/// The CUDA sources of both ways.
+pub(super) const KERNELS: [&Source; 5] = [
+    &stored::SOURCE,
+    &flash::TABLE[0].source,
+    &flash::TABLE[1].source,
+    &flash::TABLE[2].source,
+    &flash::TABLE[3].source,
+];
 
 /// Head counts and scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,61 +61,109 @@ impl Rope {
 }
 
 /// Attention of `q [R, query * dim]` over `k` and `v [R, key * dim]`: `[R, query * dim]`.
+///
+/// Nobody else may read the columns of q, k and v.
 pub fn attention(
     tape: &mut Tape,
-    [q, k, v]: [&Var; 3],
+    [q, k, v]: [&Cols; 3],
     layout: BatchLayout,
     heads: Heads,
     rope: Option<&Rope>,
 ) -> Result<Var> {
     let rows = layout.batch * layout.len;
-    let fits = q.value.shape() == [rows, heads.query * heads.dim]
-        && [k, v].iter().all(|x| x.value.shape() == [rows, heads.key * heads.dim])
+    let widths = [heads.query, heads.key, heads.key].map(|heads_of_it| heads_of_it * heads.dim);
+    let fits = [q, k, v].iter().zip(widths).all(|(x, width)| x.width == width && x.var.value.rows() == rows)
         && heads.query.is_multiple_of(heads.key)
+        && heads.scale > 0.0
         && rope.is_none_or(|r| r.cos.rows() >= layout.len && r.cos.cols() * 2 == heads.dim);
     if !fits {
-        let shapes = format!("q {:?}, k {:?}, v {:?} do not fit {heads:?}", q.value, k.value, v.value);
-        return Err(Error::shape("attention", shapes));
+        let shapes = [q, k, v].map(|x| format!("{} of {:?}", x.width, x.var.value)).join(", ");
+        return Err(Error::shape("attention", format!("columns q, k, v: {shapes}, do not fit {heads:?}")));
     }
-    let out = tape.device().empty(q.value.shape(), q.value.dtype())?;
-    let inputs = Inputs { q: q.clone(), k: k.clone(), v: v.clone(), layout, heads, rope: rope.cloned() };
+    let out = tape.device().empty(&[rows, widths[0]], q.var.value.dtype())?;
+    let [q, k, v] = [q, k, v].map(Operand::of);
+    let inputs = Inputs { q, k, v, layout, heads, rope: rope.cloned() };
     match tape.device() {
         Device::Cpu => {
-            // Log of the softmax denominator of every row of scores, from which the backward pass recomputes them.
-            let lse = tape.device().empty(&[layout.batch, heads.query, layout.len], DType::F32)?;
+            let lse = inputs.log_sums(&out)?;
             cpu::forward(&out, &lse, &inputs);
             Ok(tape.push("attention", out, move |dy, grads| {
-                let targets = inputs.targets(grads)?;
-                cpu::backward(&targets, dy, &lse, &inputs);
+                cpu::backward(&inputs.targets(grads)?, dy, &lse, &inputs);
                 Ok(())
             }))
         }
         Device::Cuda(gpu) => {
-            let saved = cuda::forward(gpu, &out, &inputs, tape.recording())?;
-            Ok(tape.push("attention", out, move |dy, grads| {
-                let targets = inputs.targets(grads)?;
-                let Device::Cuda(gpu) = dy.device() else { unreachable!("the tape stays on one device") };
-                cuda::backward(gpu, &targets, dy, &saved, &inputs)
-            }))
+            let gpu = Arc::clone(gpu);
+            match flash::find(&inputs) {
+                Some(kernels) if tape.kernels() == Kernels::Fast => {
+                    let inputs = kernels.rotated(&gpu, inputs)?;
+                    let lse = inputs.log_sums(&out)?;
+                    kernels.forward(&gpu, &out, &lse, &inputs)?;
+                    let of = out.clone();
+                    Ok(tape.push("attention", out, move |dy, grads| {
+                        kernels.backward(&gpu, &inputs.targets(grads)?, dy, &of, &lse, &inputs)
+                    }))
+                }
+                _ => {
+                    let saved = stored::forward(&gpu, &out, &inputs, tape.recording())?;
+                    Ok(tape.push("attention", out, move |dy, grads| {
+                        stored::backward(&gpu, &inputs.targets(grads)?, dy, &saved, &inputs)
+                    }))
+                }
+            }
         }
     }
 }
 
 struct Inputs {
-    q: Var,
-    k: Var,
-    v: Var,
+    q: Operand,
+    k: Operand,
+    v: Operand,
     layout: BatchLayout,
     heads: Heads,
     rope: Option<Rope>,
 }
 
+/// Columns of a matrix from `start`: q, k or v, or what came of it by rotation.
+struct Operand {
+    value: Tensor,
+    start: usize,
+    of: Origin,
+}
+
+/// The columns of a value on the tape that an operand is, or was before rotation. Does not keep the value.
+#[derive(Clone)]
+struct Origin {
+    id: usize,
+    shape: Vec<usize>,
+    start: usize,
+    width: usize,
+}
+
+/// Columns of a matrix from `start`, to write to.
+struct Target {
+    value: Tensor,
+    start: usize,
+}
+
+impl Operand {
+    fn of(Cols { var, start, width }: &Cols) -> Self {
+        let of = Origin { id: var.id, shape: var.value.shape().to_vec(), start: *start, width: *width };
+        Operand { value: var.value.clone(), start: *start, of }
+    }
+}
+
 impl Inputs {
-    /// Buffers for the gradients of q, k and v, each of which this operation alone reads.
-    fn targets(&self, grads: &mut crate::tape::Grads) -> Result<[Tensor; 3]> {
-        let mut take = |var: &Var| match grads.target(var)? {
-            (grad, false) => Ok(grad),
-            (_, true) => Err(Error::shape("attention", "an input has another reader")),
+    /// Logs of the denominators of the softmax, from which the backward pass makes it again: `[B, query, T]`, f32.
+    fn log_sums(&self, out: &Tensor) -> Result<Tensor> {
+        out.device().empty(&[self.layout.batch, self.heads.query, self.layout.len], DType::F32)
+    }
+
+    /// Where the gradients of q, k and v go.
+    fn targets(&self, grads: &mut Grads) -> Result<[Target; 3]> {
+        let mut take = |Operand { value, of, .. }: &Operand| {
+            let value = grads.columns_of(of.id, &of.shape, value.dtype(), of.width)?;
+            Ok(Target { value, start: of.start })
         };
         Ok([take(&self.q)?, take(&self.k)?, take(&self.v)?])
     }

@@ -26,19 +26,20 @@ template <int W, typename T> DEVICE void store_some(T *p, const float (&x)[W]) {
     }
 }
 
-// From [B T, heads * dim] to [B, heads, T, dim] (`gather`) or back. With tables [T, dim / 2], pairs (j, j + dim / 2)
+// From heads in [B T, stride] to [B, heads, T, dim] (`gather`) or back. With tables [T, dim / 2], pairs (j, j + dim / 2)
 // turn by their angle, `turn` = 1, or back, -1. A thread has W columns, or W pairs.
 template <int W>
-DEVICE void move_heads(elem *to, const elem *from, const float *cos, const float *sin, i64 rows, int len, int heads,
-                       int dim, int gather, float turn) {
+DEVICE void move_heads(elem *in_rows, elem *apart, const float *cos, const float *sin, i64 rows, i64 stride, int len,
+                       int heads, int dim, int gather, float turn) {
     int span = cos ? dim / 2 : dim, units = span / W;
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * heads * units) return;
     int j = (int)(i % units) * W, head = (int)(i / units % heads);
     i64 row = i / units / heads, sequence = row / len, t = row % len;
-    i64 in_rows = (row * heads + head) * dim + j, in_heads = ((sequence * heads + head) * len + t) * dim + j;
-    const elem *source = from + (gather ? in_rows : in_heads);
-    elem *target = to + (gather ? in_heads : in_rows);
+    in_rows += row * stride + head * dim + j;
+    apart += ((sequence * heads + head) * len + t) * dim + j;
+    const elem *source = gather ? in_rows : apart;
+    elem *target = gather ? apart : in_rows;
     float a[W];
     load_some(source, a);
     if (cos) {
@@ -56,15 +57,15 @@ DEVICE void move_heads(elem *to, const elem *from, const float *cos, const float
     store_some(target, a);
 }
 
-extern "C" __global__ void attention_heads(elem *to, const elem *from, const float *cos, const float *sin, i64 rows,
-                                           int len, int heads, int dim, int gather, float turn) {
-    move_heads<1>(to, from, cos, sin, rows, len, heads, dim, gather, turn);
+extern "C" __global__ void attention_heads(elem *in_rows, elem *apart, const float *cos, const float *sin, i64 rows,
+                                           i64 stride, int len, int heads, int dim, int gather, float turn) {
+    move_heads<1>(in_rows, apart, cos, sin, rows, stride, len, heads, dim, gather, turn);
 }
 
 // The same for 16-byte pointers and a head's (half) width of whole 16 bytes.
-extern "C" __global__ void attention_heads_vec(elem *to, const elem *from, const float *cos, const float *sin,
-                                               i64 rows, int len, int heads, int dim, int gather, float turn) {
-    move_heads<VEC>(to, from, cos, sin, rows, len, heads, dim, gather, turn);
+extern "C" __global__ void attention_heads_vec(elem *in_rows, elem *apart, const float *cos, const float *sin, i64 rows,
+                                               i64 stride, int len, int heads, int dim, int gather, float turn) {
+    move_heads<VEC>(in_rows, apart, cos, sin, rows, stride, len, heads, dim, gather, turn);
 }
 
 // p = softmax of the first t + 1 scores of each row, t = row % len, zeros after them. A warp a row, W columns at once.

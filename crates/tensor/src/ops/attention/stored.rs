@@ -1,16 +1,17 @@
-//! Attention on the GPU: cuBLAS products over scores held in memory, and the launches of `attention.cu`.
+//! Attention on the GPU: cuBLAS products over scores held in memory, and the launches of `stored.cu`.
 //!
 //! The query heads of a key head lie next to each other in `[B, query, T, dim]`: seen as `[B key, group T, dim]`
 //! they are one matrix for each key head, so that grouped heads need neither copies of k and v nor a sum of their
 //! gradients afterwards. Scores are f32 and live for a few key heads at a time; the softmax is kept for the backward
 //! pass in the element type of the activations.
 
-use super::{Inputs, Rope};
+use super::{Inputs, Operand, Rope, Target};
 use crate::cuda::{Arg, Gpu, Source};
 use crate::linalg::{Factor, matmul};
+use crate::ops::launch;
 use crate::{DType, Result, Tensor};
 
-pub static SOURCE: Source = Source { name: "attention.cu", text: include_str!("attention.cu") };
+pub static SOURCE: Source = Source { name: "stored.cu", text: include_str!("stored.cu") };
 
 /// Scores worked on at a time: what stays in the second-level cache from the product to the softmax.
 const SCORES_BYTES: usize = 32 << 20;
@@ -34,9 +35,10 @@ struct Kept {
 pub(super) fn forward(gpu: &Gpu, out: &Tensor, inputs: &Inputs, recording: bool) -> Result<Saved> {
     let (h, device, dtype) = (inputs.heads, out.device(), out.dtype());
     let rope = inputs.rope.as_ref();
-    let q = inputs.gather(gpu, &inputs.q.value, h.query, rope)?;
-    let k = inputs.gather(gpu, &inputs.k.value, h.key, rope)?;
-    let v = inputs.gather(gpu, &inputs.v.value, h.key, None)?;
+    let of =
+        |Operand { value, start, .. }: &Operand, heads, rope| inputs.gather(gpu, value, *start, heads, rope);
+    let (q, k) = (of(&inputs.q, h.query, rope)?, of(&inputs.k, h.key, rope)?);
+    let v = of(&inputs.v, h.key, None)?;
     let [pairs, rows, len] = inputs.scores_shape();
     let chunk = inputs.chunk();
     let scores = device.empty(&[chunk, rows, len], DType::F32)?;
@@ -51,21 +53,22 @@ pub(super) fn forward(gpu: &Gpu, out: &Tensor, inputs: &Inputs, recording: bool)
         softmax(gpu, &p, &scores)?;
         matmul(&o.range(first, count), false, 1.0, &p, &v)?;
     }
-    inputs.put_back(gpu, out, &o, h.query, None)?;
+    let out = Target { value: out.clone(), start: 0 };
+    inputs.put_back(gpu, &out, &o, h.query, None)?;
     Ok(Saved(recording.then_some(Kept { q, k, v, p })))
 }
 
 /// `dV = P^T dO`, `dP = dO V^T`, `dS = P (dP - rowsum(P dP))`, `dQ = scale dS K`, `dK = scale dS^T Q`.
 pub(super) fn backward(
     gpu: &Gpu,
-    targets: &[Tensor; 3],
+    targets: &[Target; 3],
     dy: &Tensor,
     saved: &Saved,
     inputs: &Inputs,
 ) -> Result<()> {
     let (h, device, dtype) = (inputs.heads, dy.device(), dy.dtype());
     let Kept { q, k, v, p } = saved.0.as_ref().expect("a recording tape saves");
-    let dout = inputs.gather(gpu, dy, h.query, None)?;
+    let dout = inputs.gather(gpu, dy, 0, h.query, None)?;
     let [pairs, rows, len] = inputs.scores_shape();
     let chunk = inputs.chunk();
     let dp = device.empty(&[chunk, rows, len], DType::F32)?;
@@ -102,60 +105,67 @@ impl Inputs {
         (SCORES_BYTES / (4 * rows * len)).clamp(1, pairs)
     }
 
-    /// The heads of `from [R, heads dim]` one after another, rotated: `[B key, heads / key T, dim]`.
-    fn gather(&self, gpu: &Gpu, from: &Tensor, heads: usize, rope: Option<&Rope>) -> Result<Tensor> {
+    /// The heads in the columns of `from` from `start`, one after another, rotated: `[B key, heads / key T, dim]`.
+    fn gather(
+        &self,
+        gpu: &Gpu,
+        from: &Tensor,
+        start: usize,
+        heads: usize,
+        rope: Option<&Rope>,
+    ) -> Result<Tensor> {
         let pairs = self.layout.batch * self.heads.key;
         let shape = [pairs, heads / self.heads.key * self.layout.len, self.heads.dim];
         let to = from.device().empty(&shape, from.dtype())?;
-        self.move_heads(gpu, &to, from, heads, rope, true)?;
+        self.move_heads(gpu, (from, start), &to, heads, rope, true)?;
         Ok(to)
     }
 
-    /// What [`Inputs::gather`] did, undone for a gradient (or an output): `to [R, heads dim]`.
+    /// What [`Inputs::gather`] did, undone for a gradient (or an output).
     fn put_back(
         &self,
         gpu: &Gpu,
-        to: &Tensor,
+        to: &Target,
         from: &Tensor,
         heads: usize,
         rope: Option<&Rope>,
     ) -> Result<()> {
-        self.move_heads(gpu, to, from, heads, rope, false)
+        self.move_heads(gpu, (&to.value, to.start), from, heads, rope, false)
     }
 
     fn move_heads(
         &self,
         gpu: &Gpu,
-        to: &Tensor,
-        from: &Tensor,
+        rows: (&Tensor, usize),
+        apart: &Tensor,
         heads: usize,
         rope: Option<&Rope>,
         gather: bool,
     ) -> Result<()> {
-        let (dim, len) = (self.heads.dim, self.layout.len);
-        let rows = self.layout.batch * len;
+        let (dim, dtype) = (self.heads.dim, apart.dtype());
         let span = if rope.is_some() { dim / 2 } else { dim };
-        let wide = 16 / to.dtype().size();
-        let vec = span.is_multiple_of(wide) && [to, from].iter().all(|x| x.ptr().is_multiple_of(16));
-        let (kernel, columns) = if vec { ("attention_heads_vec", wide) } else { ("attention_heads", 1) };
+        let columns = launch::lane(dtype, span, &[rows, (apart, 0)]);
+        let kernel = if columns > 1 { "attention_heads_vec" } else { "attention_heads" };
         let (cos, sin) = rope.map_or((0, 0), |r| (r.cos.ptr(), r.sin.ptr()));
+        let count = rows.0.rows();
         gpu.launch(
             &SOURCE,
-            to.dtype(),
+            dtype,
             kernel,
-            [(rows * heads * (span / columns)).div_ceil(THREADS) as u32, 1, 1],
+            [launch::blocks(count * heads * (span / columns), THREADS), 1, 1],
             [THREADS as u32, 1, 1],
             0,
             &[
-                Arg::Ptr(to.ptr()),
-                Arg::Ptr(from.ptr()),
+                launch::column(rows.0, rows.1),
+                launch::ptr(apart),
                 Arg::Ptr(cos),
                 Arg::Ptr(sin),
-                Arg::I64(rows as i64),
-                Arg::I32(len as i32),
-                Arg::I32(heads as i32),
-                Arg::I32(dim as i32),
-                Arg::I32(i32::from(gather)),
+                launch::long(count),
+                launch::long(rows.0.cols()),
+                launch::int(self.layout.len),
+                launch::int(heads),
+                launch::int(dim),
+                launch::flag(gather),
                 Arg::F32(if gather { 1.0 } else { -1.0 }),
             ],
         )
