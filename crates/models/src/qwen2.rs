@@ -27,8 +27,8 @@ struct Layer {
     input_norm: Param,
     attention: Attention,
     post_norm: Param,
-    gate: Param,
-    up: Param,
+    /// Gate and up projection in one where they lie next to each other, else one after the other.
+    gate_up: Vec<Param>,
     down: Param,
 }
 
@@ -46,8 +46,9 @@ impl Qwen2 {
                 input_norm: at("input_layernorm"),
                 attention: Attention::new(handles, &format!("model.layers.{i}.self_attn"), heads, true),
                 post_norm: at("post_attention_layernorm"),
-                gate: at("mlp.gate_proj"),
-                up: at("mlp.up_proj"),
+                gate_up: match [at("mlp.gate_proj"), at("mlp.up_proj")] {
+                    [gate, up] => Param::joined(&[&gate, &up]).map_or(vec![gate, up], |both| vec![both]),
+                },
                 down: at("mlp.down_proj"),
             }
         };
@@ -100,9 +101,15 @@ impl Layers {
     ) -> tensor::Result<(Var, Var)> {
         let mixed = layer.attention.forward(tape, normed, layout, Some(&self.rope))?;
         let (x, normed) = ops::residual_norm(tape, x, &mixed, 1.0, &layer.post_norm, self.eps)?;
-        let gate = ops::linear(tape, &normed, &layer.gate, None)?;
-        let up = ops::linear(tape, &normed, &layer.up, None)?;
-        let active = ops::swiglu(tape, &Cols::all(&gate), &Cols::all(&up))?;
+        let fused = layer.gate_up.iter().map(|weight| ops::linear(tape, &normed, weight, None));
+        let active = match &fused.collect::<tensor::Result<Vec<_>>>()?[..] {
+            [both] => {
+                let width = both.value.cols() / 2;
+                ops::swiglu(tape, &Cols::new(both, 0, width), &Cols::new(both, width, width))?
+            }
+            [gate, up] => ops::swiglu(tape, &Cols::all(gate), &Cols::all(up))?,
+            _ => unreachable!("there are two projections, or one of both"),
+        };
         let y = ops::linear(tape, &active, &layer.down, None)?;
         Ok((x, y))
     }
