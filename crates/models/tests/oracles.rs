@@ -56,14 +56,6 @@ fn every_number_agrees_with_transformers() {
 
         let mut tape = Tape::without_gradients(&device, Precision::F32);
         let logits = model.logits(&mut tape, &tokens).unwrap().to_vec().unwrap();
-        let mut tape = Tape::new(&device, Precision::F32);
-        model.params().begin_step();
-        let loss = model.loss(&mut tape, &tokens, &targets).unwrap();
-        let value = loss.mean.value.to_vec().unwrap();
-        let seed = device.from_slice(&[1.0], &[1]).unwrap();
-        tape.backward(&loss.mean, seed).unwrap();
-        model.params().finish_grads().unwrap();
-
         let mut worst = (0.0, String::new());
         let mut check = |name: &str, ours: &[f32]| {
             let off = relative(ours, &floats(&golden.tensor(name).unwrap()));
@@ -73,11 +65,20 @@ fn every_number_agrees_with_transformers() {
             assert!(off <= BOUND, "{}: {name} is off by {off:.2e}", case.display());
         };
         check("logits", &logits);
-        check("loss", &value);
-        for (i, spec) in model.params().specs().iter().enumerate() {
-            let name = format!("grad.{}", spec.name);
-            if golden.tensor(&name).is_ok() {
-                check(&name, &model.params().get(i).grad.to_vec().unwrap());
+        // Layers kept, and computed again.
+        for recompute in [false, true] {
+            let mut tape = Tape::new(&device, Precision::F32).with_recompute(recompute);
+            model.params().begin_step();
+            let loss = model.loss(&mut tape, &tokens, &targets).unwrap();
+            check("loss", &loss.mean.value.to_vec().unwrap());
+            let seed = device.from_slice(&[1.0], &[1]).unwrap();
+            tape.backward(&loss.mean, seed).unwrap();
+            model.params().finish_grads().unwrap();
+            for (i, spec) in model.params().specs().iter().enumerate() {
+                let name = format!("grad.{}", spec.name);
+                if golden.tensor(&name).is_ok() {
+                    check(&name, &model.params().get(i).grad.to_vec().unwrap());
+                }
             }
         }
         println!("{}: worst {:.1e} ({})", case.display(), worst.0, worst.1);
