@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{DType, Device, Error, Precision, Result, Tensor};
 
+/// Banks of gradients start at multiples of so many elements, 256 bytes.
+const ALIGN: usize = 64;
+
 /// What a weight is for; optimizers route by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -140,6 +143,8 @@ pub struct Params {
     specs: Vec<ParamSpec>,
     banks: Vec<Bank>,
     handles: Vec<Param>,
+    /// The gradients of all banks but embedding and head, `[n]`; none on the CPU, where a buffer is locked as a whole.
+    layer_grads: Option<Tensor>,
 }
 
 impl Params {
@@ -160,11 +165,25 @@ impl Params {
         }
         let mut banks = Vec::with_capacity(groups.len());
         let mut handles: Vec<Option<Param>> = vec![None; specs.len()];
-        for (ParamSpec { shape, role, out_axis, .. }, members) in groups {
+        let place = |(spec, members): &(&ParamSpec, Vec<usize>)| match spec.role {
+            Role::Embedding | Role::Head => 0,
+            _ => (spec.numel() * members.len()).next_multiple_of(ALIGN),
+        };
+        let (count, mut used) = (groups.iter().map(place).sum(), 0);
+        let layer_grads = device.is_cuda().then(|| device.zeros(&[count], DType::F32)).transpose()?;
+        for group in groups {
+            let length = place(&group);
+            let (ParamSpec { shape, role, out_axis, .. }, members) = group;
             let (shape, role, out_axis) = (shape.clone(), *role, *out_axis);
             let mut full = vec![members.len()];
             full.extend_from_slice(&shape);
-            let grad = device.zeros(&full, DType::F32)?;
+            let grad = match &layer_grads {
+                Some(all) if length > 0 => {
+                    used += length;
+                    all.range(used - length, full.iter().product()).view(&full)
+                }
+                _ => device.zeros(&full, DType::F32)?,
+            };
             let low = precision.arithmetic(device).compute() == DType::BF16
                 && !matches!(role, Role::Vector | Role::Conv);
             let record = precision.record();
@@ -181,7 +200,7 @@ impl Params {
             banks.push(Bank { shape, role, out_axis, members, weight, record, compute, grad });
         }
         let handles = handles.into_iter().flatten().collect();
-        Ok(Params { device: device.clone(), precision, specs, banks, handles })
+        Ok(Params { device: device.clone(), precision, specs, banks, handles, layer_grads })
     }
 
     /// The device the banks are on.
@@ -250,6 +269,15 @@ impl Params {
             }
         }
         Ok(())
+    }
+
+    /// On a GPU, the memory of the gradients of all weights but embedding and head, `[n]`, f32, as long as nothing in it is
+    /// written in this step: what the forward pass may work in (see [`crate::tape::Tape::lend`]).
+    pub fn unwritten(&self) -> Option<Tensor> {
+        let apart = |i: usize| matches!(self.specs[i].role, Role::Embedding | Role::Head);
+        let mut inside = self.handles.iter().enumerate().filter(|(i, _)| !apart(*i));
+        let written = inside.any(|(_, handle)| handle.written[0].load(Ordering::Relaxed));
+        self.layer_grads.clone().filter(|_| !written)
     }
 
     fn record(&self, i: usize) -> Tensor {

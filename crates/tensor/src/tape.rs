@@ -49,6 +49,7 @@ pub struct Tape {
     kernels: Kernels,
     recompute: bool,
     recording: bool,
+    lent: Option<Tensor>,
     steps: Vec<(&'static str, Backward)>,
     count: usize,
 }
@@ -58,7 +59,8 @@ impl Tape {
     pub fn new(device: &Device, precision: Precision) -> Self {
         let precision = precision.arithmetic(device);
         let (device, kernels) = (device.clone(), Kernels::default());
-        Tape { device, precision, kernels, recompute: false, recording: true, steps: Vec::new(), count: 0 }
+        let (steps, lent) = (Vec::new(), None);
+        Tape { device, precision, kernels, recompute: false, recording: true, lent, steps, count: 0 }
     }
 
     /// The same tape with other kernels.
@@ -76,6 +78,17 @@ impl Tape {
     #[must_use]
     pub fn with_recompute(self, recompute: bool) -> Self {
         Tape { recompute, ..self }
+    }
+
+    /// Lends it memory, `[n]` in f32, whose contents nothing needs before the backward pass writes there: operations may
+    /// work in it during the forward pass.
+    pub fn lend(&mut self, memory: Option<Tensor>) {
+        self.lent = memory;
+    }
+
+    /// What was lent; one operation after another may overwrite it.
+    pub(crate) fn lent(&self) -> Option<&Tensor> {
+        self.lent.as_ref()
     }
 
     /// Where it computes.
@@ -187,6 +200,7 @@ impl Tape {
             count: 0,
             recompute: false,
             recording,
+            lent: None,
             ..*self
         }
     }

@@ -109,6 +109,15 @@ impl Tensor {
         Tensor { offset: self.offset + start * stride, shape, ..self.clone() }
     }
 
+    /// The beginning of a GPU tensor's memory under another shape and type.
+    pub(crate) fn recast(&self, shape: &[usize], dtype: DType) -> Tensor {
+        let (have, want) = (self.dtype.size(), dtype.size());
+        let count: usize = shape.iter().product();
+        assert!(count * want <= self.numel() * have, "{shape:?} in the memory of {self:?}");
+        assert!((self.offset * have).is_multiple_of(want), "a tensor that starts inside an element");
+        Tensor { offset: self.offset * have / want, shape: shape.to_vec(), dtype, ..self.clone() }
+    }
+
     /// These tensors as one, along their first axis, where they lie next to each other in this order.
     pub(crate) fn joined(parts: &[&Tensor]) -> Option<Tensor> {
         let (first, rest) = parts.split_first()?;

@@ -175,6 +175,7 @@ impl Trainer {
         let mut tape =
             Tape::new(device, self.precision()).with_kernels(self.kernels).with_recompute(self.recompute);
         self.params().begin_step();
+        tape.lend(self.params().unwritten());
         let loss = self.model.loss(&mut tape, ids, targets)?.mean;
         let seed = device.zeros(&[1], tensor::DType::F32)?;
         tape.backward(&loss, seed)?;

@@ -144,30 +144,43 @@ DEVICE void load_batch(const T *row, int base, int width, float (&x)[BATCH][W]) 
     }
 }
 
-// W elements as they are stored, to be unpacked where they are used: in bf16 half the registers.
+// W elements as they are stored, to be unpacked where they are used: in bf16 half the registers. W as for load_many, at
+// most what 16 bytes hold.
 template <int W> struct Packed {
+    static constexpr int WORDS = W * (int)sizeof(elem) / 4;
+    static_assert(WORDS == 2 || WORDS == 4, "one access");
+    u32 words[WORDS];
+    __device__ __forceinline__ void read(const elem *p) {
+        if constexpr (WORDS == 4) {
+            uint4 v = *reinterpret_cast<const uint4 *>(p);
+            words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+        } else {
+            uint2 v = *reinterpret_cast<const uint2 *>(p);
+            words[0] = v.x, words[1] = v.y;
+        }
+    }
+    __device__ __forceinline__ void clear() {
+#pragma unroll
+        for (int i = 0; i < WORDS; i++) words[i] = 0;
+    }
+    __device__ __forceinline__ void unpack(float (&to)[W]) const {
+#pragma unroll
+        for (int i = 0; i < WORDS; i++) {
+            if constexpr (WORDS == W) {
+                to[i] = __uint_as_float(words[i]);
+            } else {
+                to[2 * i] = __uint_as_float(words[i] << 16);
+                to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+            }
+        }
+    }
+};
+
+template <> struct Packed<1> {
     elem x;
     __device__ __forceinline__ void read(const elem *p) { x = p[0]; }
     __device__ __forceinline__ void clear() { x = store(0.0f); }
     __device__ __forceinline__ void unpack(float (&to)[1]) const { to[0] = load(x); }
-};
-
-template <> struct Packed<VEC> {
-    uint4 x;
-    __device__ __forceinline__ void read(const elem *p) { x = *reinterpret_cast<const uint4 *>(p); }
-    __device__ __forceinline__ void clear() { x = make_uint4(0, 0, 0, 0); }
-    __device__ __forceinline__ void unpack(float (&to)[VEC]) const {
-        u32 words[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if constexpr (VEC == 8) {
-                to[2 * i] = __uint_as_float(words[i] << 16);
-                to[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-            } else {
-                to[i] = __uint_as_float(words[i]);
-            }
-        }
-    }
 };
 
 // As load_batch, packed.

@@ -1,7 +1,7 @@
 //! A caching allocator for one stream: freed blocks are kept, by size, and handed out again.
 //!
-//! Sizes are rounded up, to 512 B up to 1 MiB and to an eighth of the power of two below beyond, so that at most an
-//! eighth is wasted and like sizes share blocks. A block serves only its own rounded size. Since all work is on one
+//! Sizes are rounded up, to 512 B up to 1 MiB and beyond to an eighth of the power of two below, at most to 2 MiB, so that
+//! at most an eighth is wasted and like sizes share blocks. A block serves only its own rounded size. Since all work is on one
 //! stream, a block can be reused as soon as it is given back. When the driver has no more, all cached blocks go back
 //! to it and it is asked once more.
 
@@ -209,10 +209,11 @@ impl Pool {
 fn rounded(bytes: usize) -> usize {
     const FINE: usize = 512;
     const COARSE_FROM: usize = 1 << 20;
+    const COARSEST: usize = 2 << 20;
     if bytes <= COARSE_FROM {
         bytes.max(1).next_multiple_of(FINE)
     } else {
-        let step = (1usize << bytes.ilog2()) / 8;
+        let step = ((1usize << bytes.ilog2()) / 8).min(COARSEST);
         bytes.checked_next_multiple_of(step).unwrap_or(bytes)
     }
 }
@@ -257,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn sizes_round_up_by_at_most_an_eighth_beyond_a_mebibyte() {
+    fn sizes_round_up_by_at_most_an_eighth_or_two_mebibytes() {
         assert_eq!([0, 1, 512, 513, 1 << 20].map(rounded), [512, 512, 512, 1024, 1 << 20]);
         assert_eq!(rounded((1 << 20) + 1), (1 << 20) + (1 << 17));
         for bytes in [1_500_000, 3 << 20, 77_777_777, (5 << 30) + 3] {
             let size = rounded(bytes);
-            assert!(size >= bytes && size - bytes <= bytes / 8, "{bytes} -> {size}");
+            assert!(size >= bytes && size - bytes <= (bytes / 8).min(2 << 20), "{bytes} -> {size}");
             assert_eq!(rounded(size), size);
         }
     }

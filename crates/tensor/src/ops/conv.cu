@@ -1,13 +1,13 @@
 // Depthwise causal convolution over time, then silu. A warp takes RUN rows in a row of 32 * W channels; a lane keeps the
-// last K values of its W channels in registers, of which there are too few for more than LANE channels. A kernel of fewer than K taps has zeros before its own.
+// last K values of its W channels in registers, of which there are too few for more than LANE channels. A kernel of fewer
+// than K taps has zeros before its own. Rows are read BATCH at a time, and a batch ahead of where they are used.
 #include "common.cuh"
 
 constexpr int WARPS = 4;
-constexpr int RUN = 16;
+constexpr int RUN = 32;
 constexpr int LANE = 4;
 constexpr int SHORT = 4; // most taps of the fast variants
 constexpr int LONG = 16; // most taps at all
-// Rows whose loads are in flight together.
 constexpr int BATCH = 4;
 
 // Floats of shared memory: a filter's or the warps' sums, for each of 32 lanes.
@@ -24,13 +24,36 @@ template <int N> DEVICE void copy(float (&to)[N], const float (&from)[N]) {
     for (int i = 0; i < N; i++) to[i] = from[i];
 }
 
-// Weights [C, taps] and bias of the lane's channels; by way of shared memory [K, 32 W], which the block's columns share.
+// Rows first, first + 1, ... below last of a column; zeros beyond.
+template <int W> DEVICE void read_rows(const elem *column, i64 stride, i64 first, i64 last, Packed<W> (&x)[BATCH]) {
+#pragma unroll
+    for (int b = 0; b < BATCH; b++) {
+        if (first + b < last) x[b].read(column + (first + b) * stride);
+        else x[b].clear();
+    }
+}
+
+// Weights [C, taps] and bias of the lane's channels.
 template <int W, int K> struct Filter {
     float tap[K][W];
     float bias[W];
 
     __device__ __forceinline__ void load(const float *weight, const float *biases, int taps, int width, float *shared) {
-        int first = blockIdx.x * 32 * W, thread = threadIdx.y * 32 + threadIdx.x;
+        int first = blockIdx.x * 32 * W, own = first + threadIdx.x * W;
+#pragma unroll
+        for (int i = 0; i < W; i++) bias[i] = own + i < width ? biases[own + i] : 0.0f;
+        if (K == 4 && taps == 4 && aligned16(weight)) {
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                float of_channel[4] = {0, 0, 0, 0};
+                if (own + i < width) load_many<4>(weight + (i64)(own + i) * 4, of_channel);
+#pragma unroll
+                for (int k = 0; k < K; k++) tap[k][i] = of_channel[k % 4];
+            }
+            return;
+        }
+        // By way of shared memory [K, 32 W], which the block's columns share.
+        int thread = threadIdx.y * 32 + threadIdx.x;
         for (int i = thread; i < K * 32 * W; i += 32 * WARPS) shared[i] = 0;
         __syncthreads();
         int count = min(32 * W, width - first) * taps;
@@ -40,11 +63,6 @@ template <int W, int K> struct Filter {
         __syncthreads();
 #pragma unroll
         for (int k = 0; k < K; k++) load_many<W>(shared + k * 32 * W + threadIdx.x * W, tap[k]);
-#pragma unroll
-        for (int i = 0; i < W; i++) {
-            int column = first + threadIdx.x * W + i;
-            bias[i] = column < width ? biases[column] : 0.0f;
-        }
     }
 
     // window[k]: the row K - 1 - k back.
@@ -92,17 +110,18 @@ DEVICE void forward(elem *__restrict__ y, const elem *__restrict__ x, i64 stride
         i64 last = min(first + RUN, rows);
         int t = (int)(first % len);
         float window[K][W];
+        Packed<W> ahead[BATCH];
+        read_rows<W>(x, stride, first, last, ahead);
         look_back<W, K>(x + first * stride, stride, t, window);
         for (i64 row = first; row < last; row += BATCH) {
-            float ahead[BATCH][W];
+            Packed<W> now[BATCH];
 #pragma unroll
-            for (int b = 0; b < BATCH; b++) {
-                if (row + b < last) load_many<W>(x + (row + b) * stride, ahead[b]);
-            }
+            for (int b = 0; b < BATCH; b++) now[b] = ahead[b];
+            read_rows<W>(x, stride, row + BATCH, last, ahead);
 #pragma unroll
             for (int b = 0; b < BATCH; b++) {
                 if (row + b >= last) continue;
-                copy(window[K - 1], ahead[b]);
+                now[b].unpack(window[K - 1]);
                 float p[W];
                 filter.apply(window, p);
 #pragma unroll
@@ -139,42 +158,56 @@ DEVICE void backward(elem *__restrict__ dx, float *__restrict__ dweight, float *
     for (int k = 0; k <= K; k++) clear(dtap[k]);
     i64 jump = (i64)gridDim.y * WARPS * RUN;
     for (i64 first = ((i64)blockIdx.y * WARPS + threadIdx.y) * RUN; first < rows && column < width; first += jump) {
-        i64 last = min(first + RUN, rows);
+        i64 last = min(first + RUN, rows), seen = min(last + K - 1, rows);
         int t = (int)(first % len);
         float window[K][W], pending[K][W]; // pending[j]: dx so far of the row j back
+        Packed<W> next_x[BATCH], next_dy[BATCH];
+        read_rows<W>(x + column, stride, first, seen, next_x);
+        read_rows<W>(dy + column, width, first, seen, next_dy);
         look_back<W, K>(x + first * stride + column, stride, t, window);
 #pragma unroll
         for (int j = 0; j < K; j++) clear(pending[j]);
-        for (i64 row = first; row < last + K - 1; row++) {
-            if (row < rows) {
-                float d[W], p[W];
-                load_many<W>(x + row * stride + column, window[K - 1]);
-                load_many<W>(dy + row * width + column, d);
-                filter.apply(window, p);
+        for (i64 batch = first; batch < last + K - 1; batch += BATCH) {
+            Packed<W> now[BATCH], now_dy[BATCH];
 #pragma unroll
-                for (int i = 0; i < W; i++) d[i] *= silu_grad(p[i]);
-                if (row < last) {
+            for (int b = 0; b < BATCH; b++) now[b] = next_x[b], now_dy[b] = next_dy[b];
+            read_rows<W>(x + column, stride, batch + BATCH, seen, next_x);
+            read_rows<W>(dy + column, width, batch + BATCH, seen, next_dy);
 #pragma unroll
-                    for (int k = 0; k < K; k++)
+            for (int b = 0; b < BATCH; b++) {
+                i64 row = batch + b;
+                if (row >= last + K - 1) continue;
+                if (row < rows) {
+                    float p[W], d[W];
+                    now[b].unpack(window[K - 1]);
+                    now_dy[b].unpack(d);
+                    filter.apply(window, p);
 #pragma unroll
-                        for (int i = 0; i < W; i++) dtap[k][i] = fmaf(d[i], window[k][i], dtap[k][i]);
+                    for (int i = 0; i < W; i++) d[i] *= silu_grad(p[i]);
+                    if (row < last) {
 #pragma unroll
-                    for (int i = 0; i < W; i++) dtap[K][i] += d[i];
-                }
+                        for (int k = 0; k < K; k++)
 #pragma unroll
-                for (int k = 0; k < K; k++) {
-                    if (t < K - 1 - k) continue;
+                            for (int i = 0; i < W; i++) dtap[k][i] = fmaf(d[i], window[k][i], dtap[k][i]);
 #pragma unroll
-                    for (int i = 0; i < W; i++) {
-                        pending[K - 1 - k][i] = fmaf(filter.tap[k][i], d[i], pending[K - 1 - k][i]);
+                        for (int i = 0; i < W; i++) dtap[K][i] += d[i];
                     }
-                }
-                t = step<W, K>(t, len, window);
-            }
-            if (row - (K - 1) >= first) store_many<W>(dx + (row - (K - 1)) * stride + column, pending[K - 1]);
 #pragma unroll
-            for (int j = K - 1; j > 0; j--) copy(pending[j], pending[j - 1]);
-            clear(pending[0]);
+                    for (int k = 0; k < K; k++) {
+                        if (t < K - 1 - k) continue;
+#pragma unroll
+                        for (int i = 0; i < W; i++) {
+                            pending[K - 1 - k][i] = fmaf(filter.tap[k][i], d[i], pending[K - 1 - k][i]);
+                        }
+                    }
+                    t = step<W, K>(t, len, window);
+                }
+                i64 done = row - (K - 1);
+                if (done >= first) store_many<W>(dx + done * stride + column, pending[K - 1]);
+#pragma unroll
+                for (int j = K - 1; j > 0; j--) copy(pending[j], pending[j - 1]);
+                clear(pending[0]);
+            }
         }
     }
     // Sum over the warps, one tap after another in shared memory [WARPS, W, 32].
@@ -198,7 +231,7 @@ DEVICE void backward(elem *__restrict__ dx, float *__restrict__ dweight, float *
 }
 
 // Row blockIdx.y of dweight [., C, taps] and dbias [., C] is the block's share of the gradients.
-extern "C" __global__ void __launch_bounds__(32 * WARPS)
+extern "C" __global__ void __launch_bounds__(32 * WARPS, 4)
 conv_backward(elem *dx, float *dweight, float *dbias, const elem *dy, const elem *x, i64 stride, const float *weight,
               const float *bias, i64 rows, int len, int width, int taps, int vec) {
     __shared__ float4 shared[SHARED / 4];

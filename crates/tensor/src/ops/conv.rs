@@ -182,7 +182,7 @@ mod cuda {
     /// Warps of a block and rows that a warp takes at a time; taps of the variant with several channels a lane, and at most:
     /// as in `conv.cu`.
     const WARPS: usize = 4;
-    const RUN: usize = 16;
+    const RUN: usize = 32;
     const SHORT: usize = 4;
     const LONG: usize = 16;
 

@@ -11,11 +11,14 @@ use crate::tape::{Tape, Var};
 use crate::tokens::Tokens;
 use crate::{DType, Device, Error, Result, Tensor};
 
-/// Bytes of f32 logits that exist at once.
+/// Bytes of f32 logits that exist at once where their gradient takes their place.
 const BLOCK_BYTES: usize = 256 << 20;
-/// Bytes of their gradient in a lower precision that exist at once, as far as it is a whole number of blocks: the more,
-/// the less often the head's gradient is read and written.
+/// The same where it does not, as far as that is a whole number of [`ROWS`].
+const SMALL_BLOCK_BYTES: usize = 224 << 20;
+/// Bytes of the gradient of the logits that exist at once where no memory is lent for it.
 const PANEL_BYTES: usize = 256 << 20;
+/// Rows of which products like multiples.
+const ROWS: usize = 128;
 
 /// A mean loss, as a value on the tape and as the sum it comes from.
 pub struct Loss {
@@ -47,19 +50,16 @@ pub fn linear_cross_entropy(
     let device = tape.device().clone();
     let losses = device.empty(&[rows], DType::F32)?;
     let dx = tape.recording().then(|| device.empty(x.value.shape(), x.value.dtype())).transpose()?;
-    // In f32 the gradient takes the place of the logits.
-    let low = Some(x.value.dtype()).filter(|&dtype| dtype != DType::F32);
-    let block = (BLOCK_BYTES / (4 * vocab)).clamp(1, rows);
-    let panel = low.map_or(block, |low| (PANEL_BYTES / (low.size() * vocab)).max(1).next_multiple_of(block));
-    for from in (0..rows).step_by(panel) {
-        let count = panel.min(rows - from);
-        let mut dlogits = match (&dx, low) {
-            (Some(_), Some(low)) => Some(device.empty(&[count, vocab], low)?),
-            _ => None,
+    let work = Work::new(tape, rows, vocab, x.value.dtype());
+    for from in (0..rows).step_by(work.panel) {
+        let count = work.panel.min(rows - from);
+        let mut dlogits = match &dx {
+            Some(dx) => work.dlogits(count, dx)?,
+            None => None,
         };
-        for first in (from..from + count).step_by(block) {
-            let count = block.min(from + count - first);
-            let logits = device.empty(&[count, vocab], DType::F32)?;
+        for first in (from..from + count).step_by(work.block) {
+            let count = work.block.min(from + count - first);
+            let logits = work.logits(count, &device)?;
             matmul(&logits, false, scale, &x.value.range(first, count), Factor::from(&head.value).t())?;
             let rows = Rows { losses: losses.range(first, count), targets, first };
             let to = match (&dlogits, &dx) {
@@ -93,6 +93,59 @@ pub fn linear_cross_entropy(
         None => Ok(()),
     });
     Ok(Loss { mean, positions: targets.unmasked() })
+}
+
+/// How the rows are cut: logits exist in blocks; their gradient in panels of several blocks, since the more rows the
+/// product for the head's gradient sums over, the less often that gradient is read and written. In f32 the gradient takes the
+/// place of the logits.
+struct Work {
+    block: usize,
+    panel: usize,
+    vocab: usize,
+    in_place: bool,
+    /// Memory for a panel and, behind it, a block.
+    lent: Option<Tensor>,
+}
+
+impl Work {
+    fn new(tape: &Tape, rows: usize, vocab: usize, dtype: DType) -> Self {
+        if dtype == DType::F32 {
+            let block = (BLOCK_BYTES / (4 * vocab)).clamp(1, rows);
+            return Work { block, panel: block, vocab, in_place: true, lent: None };
+        }
+        let block = (SMALL_BLOCK_BYTES / (4 * vocab)).clamp(1, rows);
+        let block = if block > ROWS { block / ROWS * ROWS } else { block };
+        let row = dtype.size() * vocab;
+        let own = (PANEL_BYTES / row).clamp(block, rows);
+        let beside = |memory: &Tensor| (4 * memory.numel()).saturating_sub(4 * block * vocab) / row;
+        let lent = tape.lent().filter(|memory| beside(memory) >= own);
+        let most = lent.map_or(own, beside).min(rows);
+        // Panels of like size.
+        let panel = rows.div_ceil(rows.div_ceil(most));
+        Work { block, panel, vocab, in_place: false, lent: lent.cloned() }
+    }
+
+    fn logits(&self, count: usize, device: &Device) -> Result<Tensor> {
+        let shape = [count, self.vocab];
+        match &self.lent {
+            // A block is a whole number of f32 from the end.
+            Some(memory) => {
+                let from = memory.numel() - self.block * self.vocab;
+                Ok(memory.range(from, count * self.vocab).view(&shape))
+            }
+            None => device.empty(&shape, DType::F32),
+        }
+    }
+
+    /// The panel of `count` rows that the rows of `dx` need, if it is a tensor of its own.
+    fn dlogits(&self, count: usize, dx: &Tensor) -> Result<Option<Tensor>> {
+        let shape = [count, self.vocab];
+        match &self.lent {
+            _ if self.in_place => Ok(None),
+            Some(memory) => Ok(Some(memory.recast(&shape, dx.dtype()))),
+            None => dx.device().empty(&shape, dx.dtype()).map(Some),
+        }
+    }
 }
 
 /// One block of rows.

@@ -17,7 +17,7 @@ pub fn rms_norm(tape: &mut Tape, x: &Var, weight: &Param, eps: f32) -> Result<Va
     let (x, shape) = (x.id, x.value.shape().to_vec());
     Ok(tape.push_remade("rms_norm", y, move |dy, again, grads| {
         let dx = grads.target_of(x, &shape, DType::F32)?;
-        forward.backward(dx, None, again, dy)
+        forward.backward(&dx, None, again, dy)
     }))
 }
 
@@ -109,7 +109,7 @@ fn backward(
     grads.remake(norm, &dnorm, |again, grads| {
         let (add, dx) = (stream.is_some(), stream.map_or_else(|| device.empty(shape, DType::F32), Ok)?);
         let (dy, add_dy) = grads.target_of(y, shape, dtype)?;
-        forward.backward((dx.clone(), add), Some((&dy, add_dy, m)), again, &dnorm)?;
+        forward.backward(&(dx.clone(), add), Some((&dy, add_dy, m)), again, &dnorm)?;
         grads.give(x, dx)
     })
 }
@@ -119,7 +119,7 @@ impl Forward {
     /// output once more into `again`.
     fn backward(
         &self,
-        dx: (Tensor, bool),
+        dx: &(Tensor, bool),
         branch: Option<(&Tensor, bool, f32)>,
         again: Option<&Tensor>,
         dy: &Tensor,
@@ -130,13 +130,13 @@ impl Forward {
             Device::Cpu => {
                 let scratch = dy.device().empty(dy.shape(), DType::F32)?;
                 let again = again.unwrap_or(&scratch);
-                backward_cpu(&dx, again, dw, dy, &self.inverse, kept, weight);
+                backward_cpu(dx, again, dw, dy, &self.inverse, kept, weight);
                 if let Some((to, add, m)) = branch {
                     residual::scale_cpu(&mut to.write(), &dx.0.read(), m, add);
                 }
                 Ok(())
             }
-            Device::Cuda(gpu) => cuda::backward(gpu, &dx, branch, again, dw, dy, &self.inverse, kept, weight),
+            Device::Cuda(gpu) => cuda::backward(gpu, dx, branch, again, dw, dy, &self.inverse, kept, weight),
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{Masked, Span, ids};
-use crate::Tokens;
 use crate::check::case::{Case, Input};
 use crate::check::reference;
 use crate::ops::{self, BatchLayout};
+use crate::{DType, Tokens};
 
 /// Small enough to matter where rows are small.
 pub(super) const EPS: f32 = 1e-3;
@@ -158,11 +158,21 @@ pub fn residual(rows: usize, width: usize, m: f32) -> Case {
 
 /// The mean loss of a head `[vocab, hidden]`.
 pub fn linear_cross_entropy(rows: usize, hidden: usize, vocab: usize, scale: f32, masked: Masked) -> Case {
+    loss([rows, hidden, vocab], scale, masked, 0)
+}
+
+/// The same on a tape that is lent memory for all logits and their gradient.
+pub(super) fn lent_cross_entropy(rows: usize, hidden: usize, vocab: usize) -> Case {
+    loss([rows, hidden, vocab], 1.0, Masked::Some, 2 * rows * vocab)
+}
+
+fn loss([rows, hidden, vocab]: [usize; 3], scale: f32, masked: Masked, lent: usize) -> Case {
     let told = match masked {
         Masked::None => "",
         Masked::Some => " some masked",
         Masked::All => " all masked",
     };
+    let told = format!("{told}{}", if lent > 0 { " in lent memory" } else { "" });
     let targets = targets(rows, vocab, masked);
     let same = targets.clone();
     Case::new(
@@ -172,6 +182,10 @@ pub fn linear_cross_entropy(rows: usize, hidden: usize, vocab: usize, scale: f32
         rows * vocab * (hidden + EXP),
         move |tape, given| {
             let targets = Tokens::new(tape.device(), &targets, 1, rows)?;
+            if lent > 0 {
+                let memory = tape.device().empty(&[lent], DType::F32)?;
+                tape.lend(Some(memory));
+            }
             Ok(ops::linear_cross_entropy(tape, given.value(0), given.param(1), &targets, scale)?.mean)
         },
         move |x| vec![reference::cross_entropy(&x[0], &x[1], &same, f64::from(scale))],
