@@ -14,9 +14,9 @@ use crate::error::Result;
 use crate::model::{Handles, Stack, check_len};
 
 /// The layers of a Granite model, between embedding and head.
-pub(crate) struct Granite(Arc<Layers>);
+pub(crate) struct Granite(Arc<Body>);
 
-struct Layers {
+struct Body {
     config: GraniteConfig,
     layers: Vec<Layer>,
     norm: Param,
@@ -83,7 +83,7 @@ impl Granite {
             }
         };
         let rope = config.rope_theta.map(|theta| Rope::new(device, max_len, config.head_dim, theta));
-        Ok(Granite(Arc::new(Layers {
+        Ok(Granite(Arc::new(Body {
             config: config.clone(),
             layers: config.layers.iter().enumerate().map(layer).collect(),
             norm: handles.get("model.norm.weight"),
@@ -121,7 +121,7 @@ impl Stack for Granite {
     }
 }
 
-impl Layers {
+impl Body {
     fn eps(&self) -> f32 {
         self.config.rms_norm_eps as f32
     }

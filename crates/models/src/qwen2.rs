@@ -13,9 +13,9 @@ use crate::error::Result;
 use crate::model::{Handles, Stack, check_len};
 
 /// The layers of a Qwen2 model, between embedding and head.
-pub(crate) struct Qwen2(Arc<Layers>);
+pub(crate) struct Qwen2(Arc<Body>);
 
-struct Layers {
+struct Body {
     layers: Vec<Layer>,
     norm: Param,
     rope: Rope,
@@ -52,7 +52,7 @@ impl Qwen2 {
                 down: at("mlp.down_proj"),
             }
         };
-        Ok(Qwen2(Arc::new(Layers {
+        Ok(Qwen2(Arc::new(Body {
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             norm: handles.get("model.norm.weight"),
             rope: Rope::new(device, max_len, config.head_dim, config.rope_theta)?,
@@ -89,7 +89,7 @@ impl Stack for Qwen2 {
     }
 }
 
-impl Layers {
+impl Body {
     /// A layer from the stream and its norm: the stream with the attention added, and what the MLP adds to it.
     fn layer(
         &self,

@@ -32,4 +32,4 @@ mod tokens;
 pub use device::{DType, Device, Precision};
 pub use error::{Error, Result};
 pub use tensor::{HostMut, HostRef, Tensor};
-pub use tokens::Tokens;
+pub use tokens::{Arranged, Tokens};

@@ -16,4 +16,4 @@ mod trainer;
 
 pub use error::{Error, Result};
 pub use run::{Observer, Place, Prepared, prepare, run};
-pub use trainer::Trainer;
+pub use trainer::{Ready, Trainer};

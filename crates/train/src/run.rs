@@ -13,7 +13,7 @@ use tensor::Device;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{Recompute, Resolved};
-use crate::trainer::Trainer;
+use crate::trainer::{Ready, Trainer};
 
 /// Where the loop reports to while it runs; a terminal, a log, a test.
 pub trait Observer {
@@ -145,12 +145,14 @@ fn steps(
     // The last step takes all the diagnostics that any step does.
     let columns = trainer.optimizer().columns(plan.watch(plan.steps));
     let mut metrics = run.metrics(&columns)?;
-    let fill = |step: u64, batch: &mut Batch| {
+    let device = trainer.model().params().device().clone();
+    let mut read = Batch::default();
+    let mut ready = |step: u64| {
         let samples = order::samples(plan.seed, step - 1, plan.batch_size, dataset.train().len());
-        dataset.train().fill(&samples, batch);
+        dataset.train().fill(&samples, &mut read);
+        Ready::new(&device, &read)
     };
-    let (mut batch, mut next) = (Batch::default(), Batch::default());
-    fill(1, &mut batch);
+    let mut batch = ready(1);
     let mut tokens = 0;
     for step in 1..=plan.steps {
         let start = Instant::now();
@@ -158,12 +160,9 @@ fn steps(
         let (lr, rest) = (recipe.optimizer.lr * matrices, recipe.optimizer.adamw.lr * rest);
         let rates = Rates { matrices: lr as f32, rest: rest as f32 };
         let loss = trainer.gradient(&batch)?;
+        let mut next = None;
         let moved = if loss.is_finite() {
-            let meanwhile = || {
-                if step < plan.steps {
-                    fill(step + 1, &mut next);
-                }
-            };
+            let meanwhile = || next = (step < plan.steps).then(|| ready(step + 1));
             match trainer.apply(rates, plan.watch(step), meanwhile) {
                 Err(Error::Optimizer(optim::Error::NotFinite { weight })) => {
                     Err(format!("the gradient of {weight} is not finite"))
@@ -180,9 +179,9 @@ fn steps(
                 return Err(Error::Diverged { step, what });
             }
         };
-        trainer.model().params().device().synchronize()?;
+        device.synchronize()?;
         let seconds = start.elapsed().as_secs_f64();
-        let count = batch.targets.iter().filter(|&&target| target != data::MASKED).count() as u64;
+        let count = batch.positions as u64;
         tokens += count;
         let val_loss = if due(plan.eval_steps, step) {
             Some(evaluate(trainer, dataset.validation(), plan.batch_size, plan.eval_batches)?)
@@ -207,7 +206,9 @@ fn steps(
             trainer.model().save(&run.model_dir()?)?;
             run.write_metadata()?;
         }
-        std::mem::swap(&mut batch, &mut next);
+        if let Some(next) = next {
+            batch = next;
+        }
     }
     Ok(())
 }

