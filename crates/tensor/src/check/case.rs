@@ -3,7 +3,7 @@
 use super::reference::Function;
 use crate::params::Param;
 use crate::random::Stream;
-use crate::tape::{Tape, Var};
+use crate::tape::{Kernels, Tape, Var};
 use crate::{DType, Device, Precision, Result, Tensor};
 
 /// An operation with shapes and inputs.
@@ -17,6 +17,8 @@ pub struct Case {
     pub(super) seed: u64,
     /// Whether results must be those of the reference exactly.
     pub(super) exact: bool,
+    /// Which kernels a GPU runs.
+    pub(super) kernels: Kernels,
 }
 
 impl Case {
@@ -36,6 +38,12 @@ impl Case {
         Case { seed, ..self }
     }
 
+    /// The same by the plain kernels, of an operation that has fast ones too.
+    #[must_use]
+    pub(super) fn plain_kernels(self) -> Self {
+        Case { shape: format!("{} plain kernels", self.shape), kernels: Kernels::Plain, ..self }
+    }
+
     /// A case of an operation on a tape.
     pub(super) fn new(
         op: &'static str,
@@ -46,12 +54,21 @@ impl Case {
         reference: impl Fn(&[Vec<f64>]) -> Vec<f64> + Send + Sync + 'static,
     ) -> Self {
         let program = Program::Tape { run: Box::new(run), reference: Box::new(reference), mean: false };
-        Case { op, shape, inputs, program, work, seed: 0, exact: false }
+        Case { op, shape, inputs, program, work, seed: 0, exact: false, kernels: Kernels::Fast }
     }
 
     /// A case of an operation that has no backward pass.
     pub(super) fn plain(op: &'static str, shape: String, inputs: Vec<Input>, plain: Plain) -> Self {
-        Case { op, shape, inputs, program: Program::Plain(plain), work: 0, seed: 0, exact: false }
+        Case {
+            op,
+            shape,
+            inputs,
+            program: Program::Plain(plain),
+            work: 0,
+            seed: 0,
+            exact: false,
+            kernels: Kernels::Fast,
+        }
     }
 
     /// Says that the result is a mean loss, whose gradient is 1.

@@ -79,14 +79,14 @@ impl Case {
             }
         };
         // Without gradients first: several operations take another path then.
-        let mut tape = Tape::without_gradients(device, precision);
+        let mut tape = Tape::without_gradients(device, precision).with_kernels(self.kernels);
         let operands = self.operands(&mut tape, &tensors)?;
         let y = run(&mut tape, &operands)?;
         let mut results = vec![("y (evaluation)".to_string(), false, y.value.to_vec()?)];
         let shape = y.value.shape().to_vec();
         drop((y, operands));
 
-        let mut tape = Tape::new(device, precision);
+        let mut tape = Tape::new(device, precision).with_kernels(self.kernels);
         let operands = self.operands(&mut tape, &tensors)?;
         poison(device, &[numels, vec![shape.iter().product()]].concat())?;
         let y = run(&mut tape, &operands)?;

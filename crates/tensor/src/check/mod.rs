@@ -20,7 +20,8 @@ mod tests;
 pub use case::Case;
 pub use cases::{
     Masked, add_assign, attention, cast, conv1d_silu, embedding, gated_rms_norm, linear,
-    linear_cross_entropy, matmul, mixer, normal, qr, residual, rms_norm, scan, svd, swiglu, transpose,
+    linear_cross_entropy, matmul, mixer, normal, qr, residual, rms_norm, scan, scan_of_decay, svd, swiglu,
+    transpose,
 };
 
 use crate::{Device, Error, Precision, Result};
