@@ -50,6 +50,7 @@ pub const KERNELS: &[&Source] = &[
     &residual::SOURCE,
     &rms_norm::SOURCE,
     &scan::SOURCE,
+    &scan::CHUNKED_SOURCE,
     &swiglu::SOURCE,
     &crate::cuda::cholesky::SOURCE,
     &crate::cuda::tune::SOURCE,

@@ -107,15 +107,29 @@ fn attention_sizes(layout: BatchLayout, heads: Heads, theta: Option<f64>) -> Str
 
 /// The scan; `inside` places the time steps in a wider value, `(start, stride)`.
 pub fn scan(layout: ScanLayout, inside: Option<(usize, usize)>) -> Case {
+    scan_of(layout, inside, None)
+}
+
+/// The scan with `A_log` about `a_log`: 3 and more makes the state vanish from step to step, -6 keeps it.
+pub fn scan_of_decay(layout: ScanLayout, a_log: f32) -> Case {
+    scan_of(layout, None, Some(a_log))
+}
+
+fn scan_of(layout: ScanLayout, inside: Option<(usize, usize)>, a_log: Option<f32>) -> Case {
     let rows = layout.rows.batch * layout.rows.len;
     let dt = Span::of(layout.heads, inside);
-    let told = if inside.is_some() { format!(" dt {dt}") } else { String::new() };
+    let mut told = if inside.is_some() { format!(" dt {dt}") } else { String::new() };
+    let mut params = scan_params(layout.heads);
+    if let Some(a_log) = a_log {
+        params[1].mean = a_log;
+        told = format!(" A_log {a_log}");
+    }
     let values =
         vec![Input::value("xbc", &[rows, layout.width()]), Input { mean: -1.0, ..dt.input("dt", rows) }];
     Case::new(
         "scan",
         format!("{}{told}", sizes(layout)),
-        [values, scan_params(layout.heads)].concat(),
+        [values, params].concat(),
         scan_work(layout),
         move |tape, given| run_scan(tape, given, layout, dt, [0, 1, 2]),
         move |x| reference::scan(&x[0], &dt.of_reference(&x[1]), &x[2], &x[3], &x[4], layout),

@@ -5,7 +5,9 @@ mod plain;
 mod rows;
 mod shared;
 
-pub use mixing::{attention, attention_of_fused, attention_of_large_scores, conv1d_silu, mixer, scan};
+pub use mixing::{
+    attention, attention_of_fused, attention_of_large_scores, conv1d_silu, mixer, scan, scan_of_decay,
+};
 pub use plain::{add_assign, cast, matmul, normal, qr, svd, transpose};
 pub use rows::{
     embedding, gated_rms_norm, linear, linear_cross_entropy, residual, residual_norm, rms_norm, swiglu,
@@ -122,7 +124,7 @@ pub(super) fn small() -> Vec<Case> {
 /// work in another way: more rows than partial sums, wide rows, scores in several pieces, logits in two blocks.
 pub(super) fn full_size() -> Vec<Case> {
     let rows = BatchLayout { batch: 2, len: 512 };
-    vec![
+    let mut cases = vec![
         embedding(rows, 1003, 768, 12.0, Some(7)),
         linear(1024, 768, 3376, false),
         linear(1024, 768, 1024, true),
@@ -156,9 +158,6 @@ pub(super) fn full_size() -> Vec<Case> {
         attention(BatchLayout { batch: 1, len: 2111 }, heads(4, 1, 64, 0.125), Some(1e4)),
         attention_of_large_scores(BatchLayout { batch: 1, len: 700 }, heads(4, 2, 128, 0.03)),
         attention_of_fused(BatchLayout { batch: 3, len: 333 }, heads(6, 2, 64, 0.125), None, 16),
-        scan(layout(rows, [48, 32, 1, 128], OPEN), Some((3328, 3376))),
-        scan(layout(rows, [16, 64, 4, 128], CLAMPED), None),
-        mixer(layout(rows, [48, 32, 1, 128], OPEN)),
         matmul([4, 768, 1024, 256], (false, true), false),
         matmul([4, 256, 768, 256], (true, false), true),
         svd(2, 192, 320),
@@ -168,7 +167,32 @@ pub(super) fn full_size() -> Vec<Case> {
         normal(3, 1 << 20),
         cast(1 << 20),
         add_assign(1 << 20),
-    ]
+    ];
+    cases.extend(scans());
+    cases
+}
+
+/// Scans that a GPU does in chunks of 64 steps where it computes in bf16, and the same by the plain kernels: parts of a
+/// chunk, segments of a long sequence, several groups and slices of a head, decay that leaves nothing and almost all.
+fn scans() -> Vec<Case> {
+    let at = |batch, len| BatchLayout { batch, len };
+    let each = |plain: bool| {
+        let cases = [
+            scan(layout(at(2, 512), [48, 32, 1, 128], OPEN), Some((3328, 3376))),
+            scan(layout(at(2, 512), [16, 64, 4, 128], CLAMPED), None),
+            scan(layout(at(1, 1), [2, 32, 1, 128], OPEN), None),
+            scan(layout(at(2, 64), [6, 32, 2, 128], OPEN), None),
+            scan(layout(at(2, 65), [3, 96, 1, 128], CLAMPED), None),
+            scan(layout(at(1, 2100), [3, 32, 1, 128], OPEN), None),
+            scan(layout(at(1, 2100), [4, 64, 2, 128], CLAMPED), None),
+            scan_of_decay(layout(at(2, 200), [6, 32, 1, 128], OPEN), -6.0),
+            scan_of_decay(layout(at(2, 200), [6, 32, 1, 128], OPEN), 3.0),
+            scan_of_decay(layout(at(2, 200), [6, 32, 1, 128], OPEN), 12.0),
+            mixer(layout(at(2, 512), [48, 32, 1, 128], OPEN)),
+        ];
+        cases.map(|case| if plain { case.plain_kernels() } else { case })
+    };
+    [each(false), each(true)].into_iter().flatten().collect()
 }
 
 /// Which targets the loss ignores.

@@ -8,16 +8,19 @@
 //! ```
 //!
 //! `B` and `C` are shared by the heads of a group. The recurrence is evaluated as it stands, in f32: there is no
-//! chunk length, and any sequence length is alike.
+//! chunk length, and any sequence length is alike. On a GPU in bf16, the sizes of the published models go in chunks on
+//! tensor cores instead ([`chunked`]: its rule is a function of sizes and type), unless the tape runs the plain kernels.
 
+mod chunked;
 mod cpu;
 mod cuda;
 
+pub(super) use chunked::SOURCE as CHUNKED_SOURCE;
 pub(super) use cuda::SOURCE;
 
 use crate::ops::{BatchLayout, Cols};
 use crate::params::Param;
-use crate::tape::{Tape, Var};
+use crate::tape::{Kernels, Tape, Var};
 use crate::{Device, Error, Result};
 
 /// Sizes of a scan.
@@ -83,8 +86,10 @@ pub fn scan(tape: &mut Tape, inputs: &Scan, layout: ScanLayout) -> Result<Var> {
         return Err(Error::shape("scan", format!("{:?} does not fit {layout:?}", inputs.xbc.value)));
     }
     let y = tape.device().empty(&[rows, layout.inner()], inputs.xbc.value.dtype())?;
+    let in_chunks = tape.kernels() == Kernels::Fast && chunked::covers(inputs, layout);
     match tape.device() {
         Device::Cpu => cpu::forward(&y, inputs, layout),
+        Device::Cuda(gpu) if in_chunks => chunked::forward(gpu, &y, inputs, layout)?,
         Device::Cuda(gpu) => cuda::forward(gpu, &y, inputs, layout)?,
     }
     let inputs = inputs.clone();
@@ -100,6 +105,7 @@ pub fn scan(tape: &mut Tape, inputs: &Scan, layout: ScanLayout) -> Result<Var> {
                 cpu::backward(&dxbc, &ddt, add, dy, &inputs, layout);
                 Ok(())
             }
+            Device::Cuda(gpu) if in_chunks => chunked::backward(gpu, &dxbc, &ddt, add, dy, &inputs, layout),
             Device::Cuda(gpu) => cuda::backward(gpu, &dxbc, &ddt, add, dy, &inputs, layout),
         }
     }))

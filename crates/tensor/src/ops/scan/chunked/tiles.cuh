@@ -1,0 +1,150 @@
+// Tensor cores: tiles of bf16 in shared memory, fragments of 16 x 8 x 16 products, asynchronous copies.
+//
+// Fragments of a warp, lane = 4 g + q (PTX, "mma.m16n8k16"): a pair is two neighbours in one word.
+//   A [16, 16]: a[0] row g, pair q;  a[1] row g + 8;  a[2] row g, pair q + 4;  a[3] row g + 8, pair q + 4.
+//   B [16, 8]:  b[0] column g, pair q along k;  b[1] column g, pair q + 4.
+//   C [16, 8]:  c[0], c[1] row g, pair q;  c[2], c[3] row g + 8.  So C of two neighbouring column tiles is an A.
+#include "common.cuh"
+
+// Steps in a chunk, state size, and columns of a head that are worked on at once.
+constexpr int CHUNK = 64, STATE = 128, SLICE = 32;
+
+// Rows of W elements, in pieces of 16 bytes that are moved about so that eight rows at one piece, as ldmatrix reads
+// them, lie in different banks.
+template <int W> DEVICE u32 place(u32 tile, int row, int piece) {
+    if constexpr (W == SLICE) {
+        return tile + row * 64 + ((piece ^ (row >> 1 & 3)) << 4);
+    } else {
+        return tile + row * (2 * W) + ((piece ^ (row & 7)) << 4);
+    }
+}
+
+template <int W> constexpr int TILE_BYTES = CHUNK * W * 2;
+constexpr int STATE_BYTES = STATE * SLICE * 2;
+
+DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+
+DEVICE void ldmatrix(u32 (&x)[4], u32 from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(from));
+}
+
+DEVICE void ldmatrix_transposed(u32 (&x)[4], u32 from) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                 : "r"(from));
+}
+
+// The 16 x 16 block whose first row and piece are given, as A; or, from a tile that holds A^T, with rows along k.
+template <int W> DEVICE void read_a(u32 (&a)[4], u32 tile, int row, int piece) {
+    int lane = threadIdx.x % 32;
+    ldmatrix(a, place<W>(tile, row + lane % 16, piece + lane / 16));
+}
+template <int W> DEVICE void read_a_of_transpose(u32 (&a)[4], u32 tile, int row, int piece) {
+    int lane = threadIdx.x % 32;
+    ldmatrix_transposed(a, place<W>(tile, row + lane % 8 + lane / 16 * 8, piece + lane / 8 % 2));
+}
+// The same as B of two column tiles, b[0..2] and b[2..4]: from a tile with rows along k, or from B^T with k along rows.
+template <int W> DEVICE void read_b(u32 (&b)[4], u32 tile, int row, int piece) {
+    int lane = threadIdx.x % 32;
+    ldmatrix_transposed(b, place<W>(tile, row + lane % 16, piece + lane / 16));
+}
+template <int W> DEVICE void read_b_of_transpose(u32 (&b)[4], u32 tile, int row, int piece) {
+    int lane = threadIdx.x % 32;
+    ldmatrix(b, place<W>(tile, row + lane % 8 + lane / 16 * 8, piece + lane / 8 % 2));
+}
+
+// C += A B for two column tiles.
+DEVICE void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+DEVICE void mma2(float (&c0)[4], float (&c1)[4], const u32 (&a)[4], const u32 (&b)[4]) {
+    mma(c0, a, b[0], b[1]);
+    mma(c1, a, b[2], b[3]);
+}
+
+// 16 bytes to shared memory, zeros where `live` is false (then nothing is read).
+DEVICE void copy_async(u32 to, const void *from, bool live) {
+    int bytes = live ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Until at most PENDING groups of this thread are under way.
+template <int PENDING> DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
+
+// Rows [row, limit) of a matrix, as far as they are real, into a tile of W columns; by `threads` threads.
+template <int W>
+DEVICE void copy_tile(u32 tile, const bf16 *from, i64 stride, int live, int thread, int threads) {
+    constexpr int PIECES = W / 8;
+    for (int i = thread; i < CHUNK * PIECES; i += threads) {
+        int row = i / PIECES, piece = i % PIECES;
+        bool real = row < live;
+        copy_async(place<W>(tile, row, piece), from + (real ? row : 0) * stride + piece * 8, real);
+    }
+}
+// A state [N, P], whole in memory.
+DEVICE void copy_state(u32 tile, const bf16 *from, int thread, int threads) {
+    for (int i = thread; i < STATE * SLICE / 8; i += threads)
+        copy_async(place<SLICE>(tile, i / 4, i % 4), from + i * 8, true);
+}
+
+DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// 2^x, to two units in the last place; 0 where that is below the normal numbers.
+DEVICE float power2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Among the four lanes of a quad: word k of lane q goes to word q of lane k.
+DEVICE void transpose_quad(u32 (&x)[4]) {
+#pragma unroll
+    for (int bit = 1; bit <= 2; bit *= 2) {
+        bool upper = threadIdx.x & bit;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (k & bit) continue;
+            u32 got = __shfl_xor_sync(0xffffffffu, upper ? x[k] : x[k | bit], bit);
+            if (upper) {
+                x[k] = got;
+            } else {
+                x[k | bit] = got;
+            }
+        }
+    }
+}
+
+DEVICE float quad_sum(float x) { return warp_reduce<Sum, 4>(x); }
+
+// Where a block's chunk lies, and what a head takes part in. Rows of the batch: sequence b, step t is row b len + t.
+struct Sizes {
+    int len, chunks, heads, slices, groups;
+
+    __device__ __forceinline__ Sizes(int len, int heads, int slices, int groups)
+        : len(len), chunks(ceil_div(len, CHUNK)), heads(heads), slices(slices), groups(groups) {}
+
+    // Slices of all heads; the columns of x are SLICE times as many.
+    __device__ __forceinline__ int wide() const { return heads * slices; }
+    __device__ __forceinline__ i64 stride() const { return wide() * SLICE + 2 * groups * STATE; }
+    __device__ __forceinline__ i64 inner() const { return wide() * SLICE; }
+    __device__ __forceinline__ int group(int slice) const { return slice / (wide() / groups); }
+    // First columns of B and C.
+    __device__ __forceinline__ int b(int group) const { return wide() * SLICE + group * STATE; }
+    __device__ __forceinline__ int c(int group) const { return b(group) + groups * STATE; }
+    // Steps of a chunk that are real.
+    __device__ __forceinline__ int live(int chunk) const { return min(CHUNK, len - chunk * CHUNK); }
+    // Place of a chunk of a slice's head in dt and log_decay [B, H, chunks, CHUNK].
+    __device__ __forceinline__ i64 steps(int sequence, int slice, int chunk) const {
+        return (((i64)sequence * heads + slice / slices) * chunks + chunk) * CHUNK;
+    }
+    // Place of a state in [B, chunks, H slices, N, P].
+    __device__ __forceinline__ i64 state(int sequence, int slice, int chunk) const {
+        return (((i64)sequence * chunks + chunk) * wide() + slice) * (STATE * SLICE);
+    }
+};
