@@ -24,7 +24,8 @@ pub struct KernelsArgs {
     /// Only operations whose name contains this
     #[arg(long, value_name = "NAME")]
     op: Option<String>,
-    /// Check nothing, but compile every CUDA source for these architectures; needs no GPU
+    /// Check nothing, but compile every CUDA source for these architectures, and keep the results in the cache of
+    /// kernels; needs no GPU
     #[arg(long, value_name = "sm_80,sm_90", value_delimiter = ',', conflicts_with_all = ["device", "precision", "op"])]
     compile: Vec<String>,
 }
@@ -176,6 +177,7 @@ fn compile_all(archs: &[String]) -> anyhow::Result<()> {
                 let start = Instant::now();
                 let (log, cells) = match compile_verbose(source, elem, arch) {
                     Ok(compiled) => {
+                        tensor::cuda::keep(source, elem, arch, &compiled)?;
                         let warned = compiled.log.contains("warning");
                         let found = Resources::of(&compiled.log).cells();
                         (warned.then_some(compiled.log), found)

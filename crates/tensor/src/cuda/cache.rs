@@ -55,6 +55,11 @@ pub(super) fn get(
     Ok((cubin, outcome))
 }
 
+/// Keeps machine code that was made of these inputs, for any later run with this cache.
+pub(super) fn keep(folder: &Path, inputs: &[String], cubin: &[u8]) -> io::Result<()> {
+    store(&folder.join(format!("{}.cubin", key(inputs))), cubin)
+}
+
 fn key(inputs: &[String]) -> String {
     let mut hasher = blake3::Hasher::new();
     for input in inputs {

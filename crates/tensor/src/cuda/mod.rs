@@ -42,7 +42,7 @@ pub use gpu::{Gpu, Info};
 pub use graph::Graph;
 pub use kernels::{Arg, KernelStats, Source};
 pub use libraries::{Found, survey};
-pub use nvrtc::{Compiled, compile, compile_verbose};
+pub use nvrtc::{Compiled, compile, compile_verbose, keep};
 pub use pool::{DeviceBuf, PoolStats};
 pub use profile::{Cost, Work};
 pub use solver::Svd;

@@ -5,6 +5,7 @@ use std::ptr;
 
 use cudarc::nvrtc::sys::{self, nvrtcProgram, nvrtcResult};
 
+use super::cache;
 use super::kernels::Source;
 use super::libraries;
 use super::libraries::Lib;
@@ -33,6 +34,17 @@ pub fn compile_verbose(source: &Source, elem: DType, arch: &str) -> Result<Compi
     let mut options = options(elem, arch);
     options.push("--ptxas-options=-v".to_owned());
     run(source, &options)
+}
+
+/// Keeps what [`compile_verbose`] made in the cache of kernels, `false` where there is none: a machine with a GPU of this
+/// architecture, this version of NVRTC and this cache then compiles nothing.
+pub fn keep(source: &Source, elem: DType, arch: &str, compiled: &Compiled) -> Result<bool> {
+    let Some(folder) = cache::folder() else { return Ok(false) };
+    cache::keep(&folder, &inputs(source, elem, arch)?, &compiled.cubin).map_err(|error| Error::Cuda {
+        call: format!("keeping {} in {}", source.name, folder.display()),
+        reason: error.to_string(),
+    })?;
+    Ok(true)
 }
 
 /// Everything that the machine code depends on.
