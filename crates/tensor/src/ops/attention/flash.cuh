@@ -10,7 +10,6 @@
 constexpr int DIM = HEAD_DIM;
 static_assert(DIM % 32 == 0, "pieces of a row go to four lanes, pairs of rotary positions to whole fragments");
 constexpr int PIECES = DIM / 8; // of 16 bytes, in a row
-constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
 // Bytes of a tile.
@@ -37,8 +36,8 @@ template <int BYTES> DEVICE void copy_async(u32 to, const void *from, bool valid
 // Waits for all copies of the thread.
 DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// A head's matrix in rows of several heads: what a thread copies of it.
-struct Head {
+// A head's matrix in rows of several heads: what a thread of a block of THREADS copies of it.
+template <int THREADS> struct Head {
     static constexpr int STEP = THREADS / TURN; // rows of the whole block at a time, TURN pieces of each
     const bf16 *first;
     int stride; // elements from row to row
