@@ -1,8 +1,9 @@
 //! Attention on the GPU without scores in memory (`FlashAttention`-2, Dao 2023): launches of `flash_forward.cu` and
 //! `flash_backward.cu`, which say how they go about it.
 //!
-//! What is kept for the backward pass: q and k, rotated where there are rotary positions (then they alone are kept, not
-//! what they were before), v, the output, and the logs of the denominators. Heads stay in the columns that they come in.
+//! What is kept for the backward pass: q and k, rotated where there are rotary positions (what they were before is not,
+//! unless v lies in the same value), v, the output, and the logs of the denominators. Heads stay in the columns that they
+//! come in.
 
 use super::{Inputs, Operand, Target};
 use crate::cuda::{Arg, Gpu, Source};

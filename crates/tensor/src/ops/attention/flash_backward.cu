@@ -2,8 +2,8 @@
 #ifdef ELEM_BF16
 // With P the softmax, made again from the logs of its denominators, and delta = rowsum(dO O):
 //   dV = P^T dO,  dS = P (dO V^T - delta),  dQ = scale dS K,  dK = scale dS^T Q.
-// Two kernels, each of which owns what it writes: one has rows of queries and goes over keys, the other has rows of keys
-// and goes over the queries of all heads that read them. Both form S and dO V^T; nothing is added up in memory.
+// Two kernels, each of which owns what it writes: one has rows of queries and goes over keys, the other has rows of
+// keys and goes over the queries of all heads that read them. Both form S and dO V^T; nothing is added up in memory.
 
 // dQ, turned back where there are tables, and delta [B, heads, T].
 // Grid: heads and sequences; tiles of queries, those with most keys first.
@@ -108,8 +108,8 @@ extern "C" __global__ void __launch_bounds__(32 * KEYS_WARPS, KEYS_BLOCKS)
     u8 *stages = memory + 2 * tile_bytes(ROWS);
     Head<THREADS>(k, k_stride, row0, key_head).fetch<ROWS>(k_tile, k0, len);
     Head<THREADS>(v, v_stride, row0, key_head).fetch<ROWS>(v_tile, k0, len);
-    // Step i: some queries of one head, from the first tile that sees a key of this block. Rows beyond the end are zeros,
-    // of dO and delta too, and so are their parts of the sums.
+    // Step i: some queries of one head, from the first tile that sees a key of this block. Rows beyond the end are
+    // zeros, of dO and delta too, and so are their parts of the sums.
     int first = k0 / QUERIES, tiles = ceil_div(len, QUERIES) - first;
     auto fetch_queries = [&](int step) {
         int head = key_head * group + step / tiles, t0 = (first + step % tiles) * QUERIES;

@@ -1,8 +1,8 @@
 #line 2 "flash_forward.cu"
 #ifdef ELEM_BF16
 // A block has query rows of a head, 16 FORWARD_TILES in each of FORWARD_WARPS warps, and goes over the keys up to the
-// diagonal by FORWARD_KEYS at a time, the next ones being fetched meanwhile. Of a row it keeps the largest score so far,
-// and sums of exponentials against it, made smaller where a larger score turns up.
+// diagonal by FORWARD_KEYS at a time, the next ones being fetched meanwhile. Of a row it keeps the largest score so
+// far, and sums of exponentials against it, made smaller where a larger score turns up.
 
 // out = softmax(scale q k^T, causal) v and the logs of the denominators [B, heads, T].
 // Grid: heads and sequences; tiles of queries, those with most keys first.
