@@ -10,13 +10,13 @@
 constexpr int DIM = HEAD_DIM;
 static_assert(DIM % 32 == 0, "pieces of a row go to four lanes, pairs of rotary positions to whole fragments");
 constexpr int PIECES = DIM / 8; // of 16 bytes, in a row
-constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
 // Bytes of a tile.
 static __host__ __device__ constexpr int tile_bytes(int rows) { return rows * DIM * (int)sizeof(bf16); }
 
-// Where a piece of a row lies in a tile: turned within TURN pieces, so that those of one place in 8 rows are in all banks.
+// Where a piece of a row lies in a tile: turned within TURN pieces, so that those of one place in 8 rows are in all
+// banks.
 constexpr int TURN = DIM % 64 == 0 ? 8 : 4;
 DEVICE u32 piece(int row, int place) { return (row * PIECES + (place ^ row * TURN / 8 % TURN)) * 16; }
 
@@ -37,13 +37,14 @@ template <int BYTES> DEVICE void copy_async(u32 to, const void *from, bool valid
 // Waits for all copies of the thread.
 DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-// A head's matrix in rows of several heads: what a thread copies of it.
-struct Head {
+// A head's matrix in rows of several heads: what a thread of a block of THREADS copies of it.
+template <int THREADS> struct Head {
     static constexpr int STEP = THREADS / TURN; // rows of the whole block at a time, TURN pieces of each
     const bf16 *first;
     int stride; // elements from row to row
     __device__ __forceinline__ Head(const bf16 *rows, i64 stride, i64 row0, int head)
-        : first(rows + (row0 + threadIdx.x / TURN) * stride + head * DIM + threadIdx.x % TURN * 8), stride((int)stride) {}
+        : first(rows + (row0 + threadIdx.x / TURN) * stride + head * DIM + threadIdx.x % TURN * 8),
+          stride((int)stride) {}
     // Begins to fill a tile with ROWS rows from t0 on; zeros from `len` on.
     template <int ROWS> __device__ __forceinline__ void fetch(u32 tile, int t0, int len) const {
         static_assert(ROWS % STEP == 0, "whole steps");
@@ -92,7 +93,8 @@ template <int M, bool KEPT> struct Rows {
     __device__ __forceinline__ void read(int k, u32 (&a)[M][4]) const {
         int lane = threadIdx.x % 32;
 #pragma unroll
-        for (int m = 0; m < M; m++) load_matrices<false>(a[m], tile + tile_bytes(16 * m) + further(piece(lane % 16, lane / 16), k));
+        for (int m = 0; m < M; m++)
+            load_matrices<false>(a[m], tile + tile_bytes(16 * m) + further(piece(lane % 16, lane / 16), k));
     }
     // Once the tile is there.
     __device__ __forceinline__ void keep() {

@@ -1,16 +1,14 @@
 //! Attention on the GPU without scores in memory (`FlashAttention`-2, Dao 2023): launches of `flash_forward.cu` and
 //! `flash_backward.cu`, which say how they go about it.
 //!
-//! What is kept for the backward pass: q and k, rotated where there are rotary positions (then they alone are kept, not
-//! what they were before), v, the output, and the logs of the denominators. Heads stay in the columns that they come in.
+//! What is kept for the backward pass: q and k, rotated where there are rotary positions (what they were before is not,
+//! unless v lies in the same value), v, the output, and the logs of the denominators. Heads stay in the columns that they
+//! come in.
 
 use super::{Inputs, Operand, Target};
 use crate::cuda::{Arg, Gpu, Source};
 use crate::ops::launch;
 use crate::{DType, Result, Tensor};
-
-/// Threads of every block (`THREADS` of `flash.cuh`): four warps, each with its own rows.
-const THREADS: usize = 128;
 
 /// Threads of a block of the rotation, and pairs that each has.
 const ROTATION: (usize, usize) = (256, 8);
@@ -24,31 +22,40 @@ pub struct Flash {
     keys: Tiles,
 }
 
-/// Positions that a block of a kernel works on: rows that it owns, columns that it goes over, so many at a time.
+/// How a kernel cuts its work: each warp of a block owns some rows, and all go over columns, so many at a time.
 struct Tiles {
+    warps: usize,
     rows: usize,
     columns: usize,
 }
 
-/// For each kernel: fragments of 16 rows a warp, columns fetched at a time, columns whose scores a warp has at a time,
-/// blocks that are to share a multiprocessor, and whether a warp keeps its rows in registers.
+impl Tiles {
+    const fn new(warps: usize, fragments: usize, columns: usize) -> Self {
+        Tiles { warps, rows: 16 * fragments * warps, columns }
+    }
+}
+
+/// For each kernel: warps of a block, fragments of 16 rows that a warp has, columns fetched at a time, columns whose
+/// scores a warp has at a time (forward: all that are fetched), blocks that are to share a multiprocessor, and whether
+/// a warp keeps its rows in registers.
 macro_rules! flash {
     (
         $dim:literal,
-        forward: [$ft:literal, $fc:literal, $fb:literal, $fk:literal],
-        queries: [$qt:literal, $qc:literal, $qs:literal, $qb:literal, $qk:literal],
-        keys: [$kt:literal, $kc:literal, $ks:literal, $kb:literal, $kk:literal]
+        forward: [$fw:literal, $ft:literal, $fc:literal, $fb:literal, $fk:literal],
+        queries: [$qw:literal, $qt:literal, $qc:literal, $qs:literal, $qb:literal, $qk:literal],
+        keys: [$kw:literal, $kt:literal, $kc:literal, $ks:literal, $kb:literal, $kk:literal]
     ) => {
         Flash {
             source: Source {
                 name: concat!("flash_", $dim, ".cu"),
                 text: concat!(
-                    concat!("#define HEAD_DIM ", $dim, "\n"),
+                    concat!("#define HEAD_DIM ", $dim, "\n#define FORWARD_WARPS ", $fw, "\n"),
                     concat!("#define FORWARD_TILES ", $ft, "\n#define FORWARD_KEYS ", $fc, "\n"),
                     concat!("#define FORWARD_BLOCKS ", $fb, "\n#define FORWARD_KEPT ", $fk, "\n"),
-                    concat!("#define QUERIES_TILES ", $qt, "\n#define QUERIES_KEYS ", $qc, "\n"),
-                    concat!("#define QUERIES_SUB ", $qs, "\n#define QUERIES_BLOCKS ", $qb, "\n"),
-                    concat!("#define QUERIES_KEPT ", $qk, "\n#define KEYS_TILES ", $kt, "\n"),
+                    concat!("#define QUERIES_WARPS ", $qw, "\n#define QUERIES_TILES ", $qt, "\n"),
+                    concat!("#define QUERIES_KEYS ", $qc, "\n#define QUERIES_SUB ", $qs, "\n"),
+                    concat!("#define QUERIES_BLOCKS ", $qb, "\n#define QUERIES_KEPT ", $qk, "\n"),
+                    concat!("#define KEYS_WARPS ", $kw, "\n#define KEYS_TILES ", $kt, "\n"),
                     concat!("#define KEYS_QUERIES ", $kc, "\n#define KEYS_SUB ", $ks, "\n"),
                     concat!("#define KEYS_BLOCKS ", $kb, "\n#define KEYS_KEPT ", $kk, "\n"),
                     include_str!("flash.cuh"),
@@ -57,18 +64,18 @@ macro_rules! flash {
                 ),
             },
             dim: $dim,
-            forward: Tiles { rows: 16 * $ft * THREADS / 32, columns: $fc },
-            queries: Tiles { rows: 16 * $qt * THREADS / 32, columns: $qc },
-            keys: Tiles { rows: 16 * $kt * THREADS / 32, columns: $kc },
+            forward: Tiles::new($fw, $ft, $fc),
+            queries: Tiles::new($qw, $qt, $qc),
+            keys: Tiles::new($kw, $kt, $kc),
         }
     };
 }
 
 pub(super) static TABLE: [Flash; 4] = [
-    flash!(32, forward: [1, 64, 4, 1], queries: [1, 64, 64, 3, 1], keys: [1, 64, 64, 3, 1]),
-    flash!(64, forward: [2, 64, 2, 1], queries: [1, 64, 32, 3, 1], keys: [1, 64, 64, 2, 1]),
-    flash!(96, forward: [1, 64, 3, 0], queries: [1, 64, 32, 2, 1], keys: [1, 64, 64, 2, 0]),
-    flash!(128, forward: [1, 64, 2, 1], queries: [1, 64, 64, 1, 1], keys: [1, 64, 64, 1, 0]),
+    flash!(32, forward: [4, 1, 64, 4, 1], queries: [4, 1, 64, 64, 3, 1], keys: [4, 1, 64, 64, 3, 1]),
+    flash!(64, forward: [4, 2, 64, 2, 1], queries: [4, 1, 64, 32, 3, 1], keys: [4, 1, 64, 64, 2, 1]),
+    flash!(96, forward: [4, 1, 64, 3, 0], queries: [4, 1, 64, 32, 2, 1], keys: [4, 1, 64, 64, 2, 0]),
+    flash!(128, forward: [4, 1, 64, 2, 1], queries: [4, 1, 64, 64, 1, 1], keys: [4, 1, 64, 64, 1, 0]),
 ];
 
 /// The kernels for these inputs, where there are any; see the rule in `mod.rs`.
@@ -174,7 +181,8 @@ impl Flash {
             launch::blocks(inputs.layout.len, tiles.rows),
             1,
         ];
-        gpu.launch(&self.source, DType::BF16, kernel, grid, [THREADS as u32, 1, 1], shared, args)
+        let threads = [32 * tiles.warps as u32, 1, 1];
+        gpu.launch(&self.source, DType::BF16, kernel, grid, threads, shared, args)
     }
 }
 

@@ -2,23 +2,23 @@
 #ifdef ELEM_BF16
 // With P the softmax, made again from the logs of its denominators, and delta = rowsum(dO O):
 //   dV = P^T dO,  dS = P (dO V^T - delta),  dQ = scale dS K,  dK = scale dS^T Q.
-// Two kernels, each of which owns what it writes: one has rows of queries and goes over keys, the other has rows of keys
-// and goes over the queries of all heads that read them. Both form S and dO V^T; nothing is added up in memory.
+// Two kernels, each of which owns what it writes: one has rows of queries and goes over keys, the other has rows of
+// keys and goes over the queries of all heads that read them. Both form S and dO V^T; nothing is added up in memory.
 
 // dQ, turned back where there are tables, and delta [B, heads, T].
 // Grid: heads and sequences; tiles of queries, those with most keys first.
-extern "C" __global__ void __launch_bounds__(THREADS, QUERIES_BLOCKS)
+extern "C" __global__ void __launch_bounds__(32 * QUERIES_WARPS, QUERIES_BLOCKS)
     flash_backward_queries(bf16 *dq, float *delta, const bf16 *dout, const bf16 *out, const float *lse, const bf16 *q,
                            const bf16 *k, const bf16 *v, const float *cos, const float *sin, i64 dq_stride,
                            i64 q_stride, i64 k_stride, i64 v_stride, int len, int heads, int group, float scale) {
-    constexpr int M = QUERIES_TILES, KEYS = QUERIES_KEYS, SUB = QUERIES_SUB, N = SUB / 8, ROWS = 16 * M * WARPS;
+    constexpr int M = QUERIES_TILES, KEYS = QUERIES_KEYS, SUB = QUERIES_SUB, N = SUB / 8, ROWS = 16 * M * QUERIES_WARPS;
     extern __shared__ __align__(128) u8 memory[];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int head = blockIdx.x % heads, q0 = (gridDim.y - 1 - blockIdx.y) * ROWS, w0 = q0 + 16 * M * warp;
     i64 row0 = (i64)(blockIdx.x / heads) * len, stride = (i64)heads * DIM, statistics = (i64)blockIdx.x * len;
     u32 q_tile = shared_address(memory), do_tile = q_tile + tile_bytes(ROWS), stages = do_tile + tile_bytes(ROWS);
-    Head q_head(q, q_stride, row0, head), do_head(dout, stride, row0, head);
-    Head k_head(k, k_stride, row0, head / group), v_head(v, v_stride, row0, head / group);
+    Head<32 * QUERIES_WARPS> q_head(q, q_stride, row0, head), do_head(dout, stride, row0, head),
+        k_head(k, k_stride, row0, head / group), v_head(v, v_stride, row0, head / group);
     auto fetch_keys = [&](int n0) {
         u32 stage = stages + n0 / KEYS % 2 * tile_bytes(2 * KEYS);
         k_head.fetch<KEYS>(stage, n0, len);
@@ -92,11 +92,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, QUERIES_BLOCKS)
 
 // dK, turned back where there are tables, and dV. Products are transposed: their rows are keys, their columns queries.
 // Grid: key heads and sequences; tiles of keys, those with most queries first.
-extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS)
+extern "C" __global__ void __launch_bounds__(32 * KEYS_WARPS, KEYS_BLOCKS)
     flash_backward_keys(bf16 *dk, bf16 *dv, const bf16 *dout, const float *lse, const float *delta, const bf16 *q,
                         const bf16 *k, const bf16 *v, const float *cos, const float *sin, i64 dk_stride, i64 dv_stride,
                         i64 q_stride, i64 k_stride, i64 v_stride, int len, int heads, int group, float scale) {
-    constexpr int M = KEYS_TILES, QUERIES = KEYS_QUERIES, SUB = KEYS_SUB, N = SUB / 8, ROWS = 16 * M * WARPS;
+    constexpr int M = KEYS_TILES, QUERIES = KEYS_QUERIES, SUB = KEYS_SUB, N = SUB / 8, THREADS = 32 * KEYS_WARPS;
+    constexpr int ROWS = THREADS / 2 * M;
     static_assert(2 * QUERIES <= THREADS, "a thread fetches one number of one query");
     constexpr int STAGE = tile_bytes(2 * QUERIES) + 2 * QUERIES * (int)sizeof(float);
     extern __shared__ __align__(128) u8 memory[];
@@ -105,16 +106,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS)
     i64 sequence = blockIdx.x / key_heads, row0 = sequence * len, stride = (i64)heads * DIM;
     u32 k_tile = shared_address(memory), v_tile = k_tile + tile_bytes(ROWS);
     u8 *stages = memory + 2 * tile_bytes(ROWS);
-    Head(k, k_stride, row0, key_head).fetch<ROWS>(k_tile, k0, len);
-    Head(v, v_stride, row0, key_head).fetch<ROWS>(v_tile, k0, len);
-    // Step i: some queries of one head, from the first tile that sees a key of this block. Rows beyond the end are zeros,
-    // of dO and delta too, and so are their parts of the sums.
+    Head<THREADS>(k, k_stride, row0, key_head).fetch<ROWS>(k_tile, k0, len);
+    Head<THREADS>(v, v_stride, row0, key_head).fetch<ROWS>(v_tile, k0, len);
+    // Step i: some queries of one head, from the first tile that sees a key of this block. Rows beyond the end are
+    // zeros, of dO and delta too, and so are their parts of the sums.
     int first = k0 / QUERIES, tiles = ceil_div(len, QUERIES) - first;
     auto fetch_queries = [&](int step) {
         int head = key_head * group + step / tiles, t0 = (first + step % tiles) * QUERIES;
         u8 *stage = stages + step % 2 * STAGE;
-        Head(q, q_stride, row0, head).fetch<QUERIES>(shared_address(stage), t0, len);
-        Head(dout, stride, row0, head).fetch<QUERIES>(shared_address(stage) + tile_bytes(QUERIES), t0, len);
+        Head<THREADS>(q, q_stride, row0, head).fetch<QUERIES>(shared_address(stage), t0, len);
+        Head<THREADS>(dout, stride, row0, head).fetch<QUERIES>(shared_address(stage) + tile_bytes(QUERIES), t0, len);
         if (threadIdx.x < 2 * QUERIES) {
             int t = threadIdx.x % QUERIES;
             const float *from = (threadIdx.x < QUERIES ? lse : delta) + (sequence * heads + head) * len;

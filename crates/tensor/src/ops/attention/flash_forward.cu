@@ -1,22 +1,22 @@
 #line 2 "flash_forward.cu"
 #ifdef ELEM_BF16
-// A block has FORWARD_TILES x 64 query rows of a head, a warp 16 FORWARD_TILES of them, and goes over the keys up to the
-// diagonal by FORWARD_KEYS at a time, the next ones being fetched meanwhile. Of a row it keeps the largest score so far,
-// and sums of exponentials against it, made smaller where a larger score turns up.
+// A block has query rows of a head, 16 FORWARD_TILES in each of FORWARD_WARPS warps, and goes over the keys up to the
+// diagonal by FORWARD_KEYS at a time, the next ones being fetched meanwhile. Of a row it keeps the largest score so
+// far, and sums of exponentials against it, made smaller where a larger score turns up.
 
 // out = softmax(scale q k^T, causal) v and the logs of the denominators [B, heads, T].
 // Grid: heads and sequences; tiles of queries, those with most keys first.
-extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS)
+extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
     flash_forward(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v, i64 q_stride, i64 k_stride,
                   i64 v_stride, int len, int heads, int group, float scale) {
-    constexpr int M = FORWARD_TILES, KEYS = FORWARD_KEYS, N = KEYS / 8, ROWS = 16 * M * WARPS;
+    constexpr int M = FORWARD_TILES, KEYS = FORWARD_KEYS, N = KEYS / 8, ROWS = 16 * M * FORWARD_WARPS;
     extern __shared__ __align__(128) u8 memory[];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int head = blockIdx.x % heads, q0 = (gridDim.y - 1 - blockIdx.y) * ROWS, w0 = q0 + 16 * M * warp;
     i64 row0 = (i64)(blockIdx.x / heads) * len;
     u32 q_tile = shared_address(memory), stages = q_tile + tile_bytes(ROWS);
-    Head q_head(q, q_stride, row0, head), k_head(k, k_stride, row0, head / group);
-    Head v_head(v, v_stride, row0, head / group);
+    Head<32 * FORWARD_WARPS> q_head(q, q_stride, row0, head), k_head(k, k_stride, row0, head / group),
+        v_head(v, v_stride, row0, head / group);
     auto fetch_keys = [&](int n0) {
         u32 stage = stages + n0 / KEYS % 2 * tile_bytes(2 * KEYS);
         k_head.fetch<KEYS>(stage, n0, len);
