@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tensor::cuda::{Cost, Gpu};
 use tensor::random::Stream;
 use tensor::{DType, Device, linalg};
+use train::Ready;
 
 use super::median;
 use super::stopwatch::Stopwatch;
@@ -34,17 +35,18 @@ pub(super) fn ceiling(device: &Device, element: DType) -> anyhow::Result<f64> {
 }
 
 /// The costs of a step by operation, then by kernel or product (the first `rows`, 0 for all), as text. `whole` is the
-/// time of a step without a profile, in seconds.
+/// time of a step without a profile, launched piece by piece as a profiled one is, in seconds.
 pub(super) fn of(
     gpu: &Arc<Gpu>,
     whole: f64,
     rows: usize,
-    mut step: impl FnMut(u32) -> anyhow::Result<()>,
+    batch: &Ready,
+    mut step: impl FnMut(&Ready) -> anyhow::Result<()>,
 ) -> anyhow::Result<String> {
     let mut profiles = Vec::new();
-    for i in 0..STEPS {
+    for _ in 0..STEPS {
         gpu.start_profile()?;
-        step(i)?;
+        step(batch)?;
         profiles.push(gpu.stop_profile()?);
     }
     let total = |costs: &[Cost]| costs.iter().map(|cost| cost.ms).sum::<f64>();
@@ -58,8 +60,7 @@ pub(super) fn of(
         by_kernel.truncate(rows + 1);
     }
     Ok(format!(
-        "\n{}\n\n{}\n\nlaunched one by one with an event after each: {:.2} ms in {} pieces; the step as measured above: {:.2} ms \
-         ({:+.1} %)",
+        "\n{}\n\n{}\n\nin all {:.2} ms in {} pieces; the step launched piece by piece, as measured above: {:.2} ms ({:+.1} %)",
         columns(&by_operation),
         columns(&by_kernel),
         sum,

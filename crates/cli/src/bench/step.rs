@@ -97,11 +97,13 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
     let Times { mut passes, mut wholes, peaks: [pass_peak, peak] } = times;
     add("forward + backward", &mut passes);
     add("whole step", &mut wholes);
+    let mut eager = 0.0;
     if device.is_cuda() {
         trainer = trainer.with_graphs(false);
         let mut times = bench.time(&mut trainer)?;
         add("launched piece by piece, forward + backward", &mut times.passes);
         add("launched piece by piece, whole step", &mut times.wholes);
+        eager = median(&times.wholes);
     }
     if args.compare && device.is_cuda() {
         drop(trainer);
@@ -122,8 +124,8 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
         format::bytes(peak),
     ))?;
     if let (Device::Cuda(gpu), Some(rows)) = (&device, args.detail) {
-        let whole = median(&wholes);
-        print(&breakdown::of(gpu, whole, rows, |i| bench.step(&mut trainer, i).map(|_| ()))?)?;
+        let step = |batch: &Ready| bench.step(&mut trainer, batch).map(|_| ());
+        print(&breakdown::of(gpu, eager, rows, &bench.batch(0), step)?)?;
     }
     if args.compare {
         drop(trainer);
@@ -187,7 +189,7 @@ impl Bench<'_> {
             if i == 1 {
                 self.device.reset_peak();
             }
-            let [pass, whole] = self.step(trainer, i)?;
+            let [pass, whole] = self.step(trainer, &self.batch(u64::from(i)))?;
             if i >= WARM_UP {
                 times.passes.push(pass);
                 times.wholes.push(whole);
@@ -196,7 +198,7 @@ impl Bench<'_> {
         times.peaks[1] = self.device.peak_bytes() as u64;
         // The optimizer's state is there all the time; what is asked here is a pass without it.
         self.device.reset_peak();
-        trainer.forward_backward(&Ready::new(self.device, &self.batch(0)))?;
+        trainer.forward_backward(&self.batch(0))?;
         self.device.synchronize()?;
         let state: usize = trainer.state_bytes();
         times.peaks[0] = (self.device.peak_bytes() - state) as u64;
@@ -204,24 +206,22 @@ impl Bench<'_> {
     }
 
     /// Seconds of the forward and backward pass, and of the whole step.
-    fn step(&self, trainer: &mut Trainer, i: u32) -> anyhow::Result<[f64; 2]> {
-        // In training the host does this while the device is busy with the step before.
-        let batch = Ready::new(self.device, &self.batch(u64::from(i)));
+    fn step(&self, trainer: &mut Trainer, batch: &Ready) -> anyhow::Result<[f64; 2]> {
         let watch = Stopwatch::start(self.device)?;
-        trainer.forward_backward(&batch)?;
+        trainer.forward_backward(batch)?;
         let watch = watch.lap()?;
         trainer.apply(Rates { matrices: 1e-4, rest: 1e-4 }, Watch::Off, || ())?;
         let seconds = watch.lap()?.stop()?;
         Ok([seconds[0], seconds[1]])
     }
 
-    /// Random tokens, each to be followed by another.
-    fn batch(&self, step: u64) -> Batch {
+    /// Random tokens, each to be followed by another, made ready as the host does in training while a GPU is busy.
+    fn batch(&self, step: u64) -> Ready {
         let (rows, seq_len) = (self.args.batch as usize, self.args.seq as usize);
         let (stream, vocab) = (Stream::new(1, step), self.resolved.config.vocab_size() as f64);
         let ids = |offset: u64| {
             (0..rows * seq_len).map(|i| (stream.uniform(offset + i as u64) * vocab) as i32).collect()
         };
-        Batch { rows, seq_len, inputs: ids(0), targets: ids(1 << 40) }
+        Ready::new(self.device, &Batch { rows, seq_len, inputs: ids(0), targets: ids(1 << 40) })
     }
 }
