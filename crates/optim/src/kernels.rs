@@ -86,7 +86,7 @@ pub(crate) fn momentum(m: &Tensor, g: &Tensor, decay: f32, weight: f32, gate: Ga
             Ok(())
         }
         Device::Cuda(gpu) => {
-            let pointers = [m, g].map(|t| Arg::Ptr(t.ptr()));
+            let pointers = [array(m, 2), array(g, 1)];
             let numbers = [Arg::F32(decay), Arg::F32(weight), Arg::I32(gate as i32), vec(&[m, g])];
             let args = [&pointers[..], &numbers[..], &[Arg::I64(m.numel() as i64)]].concat();
             launch(gpu, DType::F32, "momentum", [blocks(m.numel(), MANY), 1, 1], &args)
@@ -110,7 +110,7 @@ pub(crate) fn momentum_taken(
     let x = m.device().empty(m.shape(), dtype)?;
     let sums = m.device().empty(&[members, parts as usize, 2], DType::F32)?;
     let (keep, lead) = how.nesterov.unwrap_or((1.0, 0.0));
-    let pointers = [m, g, &x, &sums].map(|t| Arg::Ptr(t.ptr()));
+    let pointers = [array(m, 2), array(g, 1), array(&x, 1), Arg::Ptr(sums.ptr())];
     let numbers = [decay, weight, keep, lead].map(Arg::F32);
     let vec = if size.is_multiple_of(4) { vec(&[m, g, &x]) } else { Arg::I32(0) };
     let words = [Arg::I32(how.gate as i32), Arg::I32(i32::from(how.self_gate)), vec, Arg::I64(size as i64)];
@@ -206,7 +206,7 @@ pub(crate) fn member_squares(x: &Tensor) -> Result<Vec<f64>> {
 pub(crate) fn partial_squares(gpu: &Gpu, x: &Tensor, members: usize, parts: u32, to: u64) -> Result<()> {
     let size = x.numel() / members;
     let vec = if size.is_multiple_of(4) || members == 1 { vec(&[x]) } else { Arg::I32(0) };
-    let args = [Arg::Ptr(x.ptr()), Arg::Ptr(to), vec, Arg::I64(size as i64)];
+    let args = [array(x, 1), Arg::Ptr(to), vec, Arg::I64(size as i64)];
     launch(gpu, DType::F32, "partial_squares", [parts, members as u32, 1], &args)
 }
 
@@ -294,6 +294,11 @@ pub(crate) fn blocks(n: usize, most: u32) -> u32 {
 pub(crate) const MANY: u32 = 1 << 24;
 /// Most blocks of a pass whose blocks each leave a sum: some more than an H100 runs at once.
 pub(crate) const SUMS: u32 = 2112;
+
+/// A tensor as an argument of a kernel that goes over it so many times: 2 where it is read and written.
+pub(crate) fn array(t: &Tensor, times: u64) -> Arg {
+    Arg::Span(t.ptr(), times * (t.numel() * t.dtype().size()) as u64)
+}
 
 /// Whether a pass may take four elements of each of these at a time.
 pub(crate) fn vec(arrays: &[&Tensor]) -> Arg {

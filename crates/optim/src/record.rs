@@ -109,7 +109,7 @@ impl Record<'_> {
                     Ok(total(changes.collect(), part.weight.numel()))
                 }
                 Device::Cuda(_) => {
-                    let args = [Arg::Ptr(update.ptr()), Arg::Ptr(self.scalars.ptr()), Arg::F32(factor)];
+                    let args = [kernels::array(&update, 1), Arg::Ptr(self.scalars.ptr()), Arg::F32(factor)];
                     self.launch("apply", update.dtype(), &part, &[&update], &args, &rounding)
                 }
             }
@@ -145,7 +145,9 @@ impl Record<'_> {
                     Ok(total(changes.collect(), part.weight.numel()))
                 }
                 Device::Cuda(_) => {
-                    let pointers = [&g, &m, &v, self.scalars].map(|t| Arg::Ptr(t.ptr()));
+                    let [g_array, m_array, v_array] =
+                        [(&g, 1), (&m, 2), (&v, 2)].map(|(t, times)| kernels::array(t, times));
+                    let pointers = [g_array, m_array, v_array, Arg::Ptr(self.scalars.ptr())];
                     let args = [&pointers[..], &[s.b1, s.b2, s.eps].map(Arg::F32)].concat();
                     self.launch("adamw", DType::F32, &part, &[&g, &m, &v], &args, &rounding)
                 }
@@ -191,14 +193,14 @@ impl Record<'_> {
             Some(_) => Some(weight.device().empty(&[blocks as usize, 4], DType::F32)?),
             None => None,
         };
-        let copy = if compute.dtype() == weight.dtype() { 0 } else { compute.ptr() };
+        let copy = if compute.dtype() == weight.dtype() { Arg::Ptr(0) } else { kernels::array(compute, 1) };
         let (code, stream) = match round {
             Round::Keep => (0, 0),
             Round::Nearest => (1, 0),
             Round::Stochastic(stream) => (2, stream.state()),
         };
         let kernel = format!("{kernel}_{}", if weight.dtype() == DType::BF16 { "bf16" } else { "f32" });
-        let head = [Arg::Ptr(weight.ptr()), Arg::Ptr(copy)];
+        let head = [kernels::array(weight, 2), copy];
         let tail = [
             Arg::I32(code),
             Arg::U64(stream),
