@@ -9,24 +9,25 @@
 //! | gradients | `4 N` |
 //! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of `AdamW`) for the others |
 //! | activations | `R` times what each operation keeps for the backward pass, see below |
-//! | workspace | the largest of: a layer's gradients in the backward pass; a block of logits; the orthogonaliser's banks |
+//! | workspace | the largest of: a layer's gradients in the backward pass; logits; the orthogonaliser's banks |
 //!
 //! Elements that a row keeps, with `h` the hidden size, `f` the width of the MLP, `q` and `k` the widths of all query and
 //! key heads, and for Mamba2 `D` channels, `C` channels of the convolution and `P` rows of the input projection:
 //!
 //! | where | elements |
 //! |---|---|
-//! | both norms' inputs, on the f32 residual stream | `2 h`, 4 bytes each |
-//! | both norms' outputs | `2 h` |
-//! | MLP: gate, up and their product | `3 f` |
+//! | both norms: `x / rms(x)` on a GPU, `x` on the CPU | `2 h` |
+//! | MLP: gate and up | `2 f` |
 //! | attention: queries, keys, values, output | `2 q + 2 k` |
-//! | Mamba2: projection, convolution, scan, gated norm | `P + C + 2 D` |
-//! | last norm's input, 4 bytes each; its output, gradient of the loss | `h`; `2 h` |
+//! | Mamba2: projection, convolution, scan | `P + C + D` |
+//! | first norm; last norm's output, gradient of the loss | `h`; `2 h` |
 //!
-//! Statistics of the norms and of the softmax are 4 bytes each a row (and head). On a GPU in f32, attention also keeps its
-//! inputs rotated (`q + 2 k`) and the softmax itself (heads times `seq_len`). The backward pass of a scan takes
-//! `2 H N + D` floats a row, with `H` heads of state size `N`. Logits exist for a block of rows only. Token ids and
-//! rotary tables are small against all this and left out.
+//! Outputs of norms and of swiglu are made again in the backward pass. Statistics of the norms and of the softmax are 4
+//! bytes each a row (and head). On a GPU in f32, attention also keeps its inputs rotated (`q + 2 k`) and the softmax itself
+//! (heads times `seq_len`). The backward pass of a scan takes `4 D N / 64` bytes a row in mixed precision and `2 H N + D`
+//! floats in f32, with `H` heads of state size `N`. Logits exist for a block of rows only; in mixed precision they and their
+//! gradient lie in the memory of the layers' gradients where that is large enough. Token ids and rotary tables are small
+//! against all this and left out; so is what a GPU's pool loses between blocks of unlike sizes, some 3 %.
 //!
 //! The estimate and what a step on the CPU really takes:
 //!
@@ -59,8 +60,11 @@ use models::{Config, LayerKind};
 use tensor::Precision;
 use tensor::params::{ParamSpec, Role};
 
-/// Most bytes of f32 logits that exist at once.
+/// Most bytes of f32 logits that exist at once where their gradient takes their place; and of logits and of their gradient
+/// where it does not.
 const LOGIT_BLOCK: u64 = 256 << 20;
+const LOGIT_BLOCK_LOW: u64 = 224 << 20;
+const LOGIT_PANEL: u64 = 256 << 20;
 /// Bytes of state that `AdamW` keeps for a weight: two moments.
 const ADAMW_STATE: u64 = 8;
 
@@ -129,16 +133,22 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let hidden = config.hidden_size() as u64;
     let len = if step.cuda && precision == Precision::F32 { step.seq_len as u64 } else { 0 };
     let kept: u64 = layers.iter().map(|layer| layer.kept(hidden, len, element)).sum();
-    let last =
-        layers.iter().map(|layer| 4 * hidden + layer.gradients() * element + layer.scan()).max().unwrap_or(0);
-    let vocab = config.vocab_size() as u64;
-    let block = (LOGIT_BLOCK / (4 * vocab)).clamp(1, rows);
-    let logits = block * vocab * if element == 2 { 4 + element } else { 4 };
+    let gradients =
+        |layer: &Layer| (4 + element) * hidden + layer.gradients() * element + layer.scan(element);
+    let last = layers.iter().map(gradients).max().unwrap_or(0);
+    let logits = rows * config.vocab_size() as u64;
+    let logits = if element == 2 {
+        let both = (4 * logits).min(LOGIT_BLOCK_LOW) + (2 * logits).min(LOGIT_PANEL);
+        let lent = sum(&|role| if matches!(role, Role::Embedding | Role::Head) { 0 } else { 4 });
+        if lent < both { both } else { 0 }
+    } else {
+        (4 * logits).min(LOGIT_BLOCK)
+    };
     Estimate {
         weights: sum(&|role| if in_products(role) { weight } else { 4 }),
         gradients: sum(&|_| 4),
         optimizer: sum(&state),
-        activations: rows * (kept + 4 * hidden + 2 * hidden * element + 4),
+        activations: rows * (kept + 3 * hidden * element + 4),
         workspace: (rows * last).max(logits).max(scratch),
     }
 }
@@ -167,8 +177,8 @@ struct Layer {
 enum Mixer {
     /// Widths of all query and of all key heads, and the number of query heads.
     Attention { query: u64, key: u64, heads: u64 },
-    /// Channels, channels of the convolution, rows of the input projection, and the state size of all heads together.
-    Mamba2 { inner: u64, conv: u64, projection: u64, states: u64 },
+    /// Channels, channels of the convolution, rows of the input projection, heads, and the state size of one.
+    Mamba2 { inner: u64, conv: u64, projection: u64, heads: u64, state: u64 },
 }
 
 fn layers(config: &Config) -> Vec<Layer> {
@@ -185,7 +195,8 @@ fn layers(config: &Config) -> Vec<Layer> {
                     inner: c.mamba.inner() as u64,
                     conv: c.mamba.conv_dim() as u64,
                     projection: c.mamba.in_proj_rows() as u64,
-                    states: (c.mamba.n_heads * c.mamba.d_state) as u64,
+                    heads: c.mamba.n_heads as u64,
+                    state: c.mamba.d_state as u64,
                 },
             };
             let mlp = c.shared_intermediate_size as u64;
@@ -206,26 +217,29 @@ impl Layer {
         let (mixer, statistics) = match self.mixer {
             Mixer::Attention { query, key, heads } if len > 0 => (3 * query + 4 * key + heads * len, 2),
             Mixer::Attention { query, key, heads } => (2 * query + 2 * key, 2 + heads),
-            Mixer::Mamba2 { inner, conv, projection, .. } => (projection + conv + 2 * inner, 3),
+            Mixer::Mamba2 { inner, conv, projection, .. } => (projection + conv + inner, 3),
         };
-        8 * hidden + (2 * hidden + 3 * self.mlp + mixer) * element + 4 * statistics
+        (2 * hidden + 2 * self.mlp + mixer) * element + 4 * statistics
     }
 
-    /// Bytes a row that the backward pass of the scan takes: gradients of B and C of every head, and states.
-    fn scan(&self) -> u64 {
+    /// Bytes a row that the backward pass of the scan takes: states and their gradients between chunks, or in f32 gradients
+    /// of B and C of every head, and states.
+    fn scan(&self, element: u64) -> u64 {
         match self.mixer {
             Mixer::Attention { .. } => 0,
-            Mixer::Mamba2 { inner, states, .. } => 4 * (2 * states + inner),
+            Mixer::Mamba2 { inner, state, .. } if element == 2 => 4 * inner * state / 64,
+            Mixer::Mamba2 { inner, heads, state, .. } => 4 * (2 * heads * state + inner),
         }
     }
 
-    /// Elements a row of the gradients that exist at once in the backward pass of the layer, beside the stream's.
+    /// Elements a row that exist at once in the backward pass of the layer, beside the stream's gradient: gradients, and
+    /// what is made again.
     fn gradients(&self) -> u64 {
         let mixer = match self.mixer {
             Mixer::Attention { query, key, .. } => 2 * query + 2 * key,
-            Mixer::Mamba2 { inner, conv, projection, .. } => projection + inner + conv.max(inner),
+            Mixer::Mamba2 { inner, conv, projection, .. } => projection + inner + conv.max(2 * inner),
         };
-        mixer.max(3 * self.mlp)
+        mixer.max(4 * self.mlp)
     }
 }
 
@@ -244,17 +258,14 @@ mod tests {
         Step { optimizer, precision: Precision::F32, all_2d: false, cuda: false, batch_size: 8, seq_len: 512 }
     }
 
-    /// Peaks of `muon bench step --model granite-4.0-h-350m --batch 8 --seq 512` on an H100, in mixed precision.
+    /// Peaks of `muon bench step --model MODEL --optimizer adamw --batch 8 --seq 512` on an H100, in mixed precision.
     #[test]
     fn agrees_with_peaks_measured_on_a_gpu() {
-        for (optimizer, measured) in [("muon", 10.1), ("adamw", 11.1)] {
-            let step = Step { precision: Precision::Mixed, cuda: true, ..step(optimizer) };
-            let expected = of("granite-4.0-h-350m", step).1.total() as f64 / (1u64 << 30) as f64;
+        for (model, measured) in [("granite-4.0-h-350m", 9.10), ("qwen-block-muon", 8.20)] {
+            let step = Step { precision: Precision::Mixed, cuda: true, ..step("adamw") };
+            let expected = of(model, step).1.total() as f64 / (1u64 << 30) as f64;
             let ratio: f64 = expected / measured;
-            assert!(
-                (ratio - 1.0).abs() < 0.1,
-                "{optimizer}: {expected:.2} GiB expected, {measured} measured"
-            );
+            assert!((ratio - 1.0).abs() < 0.1, "{model}: {expected:.2} GiB expected, {measured} measured");
         }
     }
 
@@ -294,8 +305,8 @@ mod tests {
             let (_, two) = of(preset, Step { batch_size: 16, ..step("muon") });
             let (_, mixed) = of(preset, Step { precision: Precision::Mixed, ..step("muon") });
             assert_eq!(two.activations, 2 * one.activations);
-            // Not quite half: the residual stream is f32 in both.
-            assert!(mixed.activations < one.activations * 60 / 100, "{preset}");
+            // Not quite half: statistics are f32 in both.
+            assert!(mixed.activations < one.activations * 51 / 100, "{preset}");
             assert!(mixed.weights > one.weights);
             assert_eq!(
                 one.total(),
@@ -309,6 +320,6 @@ mod tests {
     fn a_mamba2_layer_by_hand() {
         let config = models::presets::find("granite-4.0-h-350m").unwrap().config();
         let kept = layers(&config)[0].kept(768, 0, 2);
-        assert_eq!(kept, 2 * (6 * 768 + 3 * 2048 + 3376 + 1792 + 2 * 1536) + 12);
+        assert_eq!(kept, 2 * (2 * 768 + 2 * 2048 + 3376 + 1792 + 1536) + 12);
     }
 }

@@ -1,14 +1,16 @@
 // Depthwise causal convolution over time, then silu. A warp takes RUN rows in a row of 32 * W channels; a lane keeps the
 // last K values of its W channels in registers, of which there are too few for more than LANE channels. A kernel of fewer
-// than K taps has zeros before its own. Rows are read BATCH at a time, and a batch ahead of where they are used.
+// than K taps has zeros before its own. Rows are read a batch at a time, and a batch ahead of where they are used.
 #include "common.cuh"
 
 constexpr int WARPS = 4;
-constexpr int RUN = 32;
+constexpr int RUN = 16;
+constexpr int RUN_BACK = 32; // in the backward pass, where runs overlap
 constexpr int LANE = 4;
 constexpr int SHORT = 4; // most taps of the fast variants
 constexpr int LONG = 16; // most taps at all
 constexpr int BATCH = 4;
+constexpr int BATCH_BACK = 2;
 
 // Floats of shared memory: a filter's or the warps' sums, for each of 32 lanes.
 constexpr int SHARED = 32 * LONG;
@@ -25,9 +27,10 @@ template <int N> DEVICE void copy(float (&to)[N], const float (&from)[N]) {
 }
 
 // Rows first, first + 1, ... below last of a column; zeros beyond.
-template <int W> DEVICE void read_rows(const elem *column, i64 stride, i64 first, i64 last, Packed<W> (&x)[BATCH]) {
+template <int COUNT, int W>
+DEVICE void read_rows(const elem *column, i64 stride, i64 first, i64 last, Packed<W> (&x)[COUNT]) {
 #pragma unroll
-    for (int b = 0; b < BATCH; b++) {
+    for (int b = 0; b < COUNT; b++) {
         if (first + b < last) x[b].read(column + (first + b) * stride);
         else x[b].clear();
     }
@@ -111,13 +114,13 @@ DEVICE void forward(elem *__restrict__ y, const elem *__restrict__ x, i64 stride
         int t = (int)(first % len);
         float window[K][W];
         Packed<W> ahead[BATCH];
-        read_rows<W>(x, stride, first, last, ahead);
+        read_rows(x, stride, first, last, ahead);
         look_back<W, K>(x + first * stride, stride, t, window);
         for (i64 row = first; row < last; row += BATCH) {
             Packed<W> now[BATCH];
 #pragma unroll
             for (int b = 0; b < BATCH; b++) now[b] = ahead[b];
-            read_rows<W>(x, stride, row + BATCH, last, ahead);
+            read_rows(x, stride, row + BATCH, last, ahead);
 #pragma unroll
             for (int b = 0; b < BATCH; b++) {
                 if (row + b >= last) continue;
@@ -156,25 +159,25 @@ DEVICE void backward(elem *__restrict__ dx, float *__restrict__ dweight, float *
     float dtap[K + 1][W]; // the last one is the bias's
 #pragma unroll
     for (int k = 0; k <= K; k++) clear(dtap[k]);
-    i64 jump = (i64)gridDim.y * WARPS * RUN;
-    for (i64 first = ((i64)blockIdx.y * WARPS + threadIdx.y) * RUN; first < rows && column < width; first += jump) {
-        i64 last = min(first + RUN, rows), seen = min(last + K - 1, rows);
+    i64 jump = (i64)gridDim.y * WARPS * RUN_BACK;
+    for (i64 first = ((i64)blockIdx.y * WARPS + threadIdx.y) * RUN_BACK; first < rows && column < width; first += jump) {
+        i64 last = min(first + RUN_BACK, rows), seen = min(last + K - 1, rows);
         int t = (int)(first % len);
         float window[K][W], pending[K][W]; // pending[j]: dx so far of the row j back
-        Packed<W> next_x[BATCH], next_dy[BATCH];
-        read_rows<W>(x + column, stride, first, seen, next_x);
-        read_rows<W>(dy + column, width, first, seen, next_dy);
+        Packed<W> next_x[BATCH_BACK], next_dy[BATCH_BACK];
+        read_rows(x + column, stride, first, seen, next_x);
+        read_rows(dy + column, width, first, seen, next_dy);
         look_back<W, K>(x + first * stride + column, stride, t, window);
 #pragma unroll
         for (int j = 0; j < K; j++) clear(pending[j]);
-        for (i64 batch = first; batch < last + K - 1; batch += BATCH) {
-            Packed<W> now[BATCH], now_dy[BATCH];
+        for (i64 batch = first; batch < last + K - 1; batch += BATCH_BACK) {
+            Packed<W> now[BATCH_BACK], now_dy[BATCH_BACK];
 #pragma unroll
-            for (int b = 0; b < BATCH; b++) now[b] = next_x[b], now_dy[b] = next_dy[b];
-            read_rows<W>(x + column, stride, batch + BATCH, seen, next_x);
-            read_rows<W>(dy + column, width, batch + BATCH, seen, next_dy);
+            for (int b = 0; b < BATCH_BACK; b++) now[b] = next_x[b], now_dy[b] = next_dy[b];
+            read_rows(x + column, stride, batch + BATCH_BACK, seen, next_x);
+            read_rows(dy + column, width, batch + BATCH_BACK, seen, next_dy);
 #pragma unroll
-            for (int b = 0; b < BATCH; b++) {
+            for (int b = 0; b < BATCH_BACK; b++) {
                 i64 row = batch + b;
                 if (row >= last + K - 1) continue;
                 if (row < rows) {

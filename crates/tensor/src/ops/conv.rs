@@ -182,7 +182,8 @@ mod cuda {
     /// Warps of a block and rows that a warp takes at a time; taps of the variant with several channels a lane, and at most:
     /// as in `conv.cu`.
     const WARPS: usize = 4;
-    const RUN: usize = 32;
+    const RUN: usize = 16;
+    const RUN_BACK: usize = 32;
     const SHORT: usize = 4;
     const LONG: usize = 16;
 
@@ -228,7 +229,7 @@ mod cuda {
     ) -> Result<()> {
         let (elem, rows, width) = (dy.dtype(), dy.rows(), shape.width);
         let lane = channels(shape, &[(dx, x.start), (dy, 0), (&x.var.value, x.start)])?;
-        let grid = tiles(rows, WARPS * RUN, SUMS, width, lane);
+        let grid = tiles(rows, WARPS * RUN_BACK, SUMS, width, lane);
         let sums = grid[1] as usize;
         let dweight = dy.device().empty(&[sums, width * shape.taps], DType::F32)?;
         let dbias = dy.device().empty(&[sums, width], DType::F32)?;
