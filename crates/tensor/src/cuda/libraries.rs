@@ -198,10 +198,13 @@ mod tests {
             include_str!("cholesky.rs"),
             include_str!("copies.rs"),
             include_str!("gpu.rs"),
+            include_str!("graph.rs"),
             include_str!("kernels.rs"),
             include_str!("lt.rs"),
             include_str!("nvrtc.rs"),
+            include_str!("profile.rs"),
             include_str!("solver.rs"),
+            include_str!("tune.rs"),
         ];
         let probed: Vec<&str> = TABLE.iter().flat_map(|spec| spec.symbols).copied().collect();
         let mut called = Vec::new();
