@@ -10,6 +10,7 @@
 //! leaves the gradient of its weight to the step that makes the value again, which comes after those of all readers.
 
 use crate::linalg::{Factor, matmul};
+use crate::ops::elementwise::PartialSums;
 use crate::params::Param;
 use crate::{DType, Device, Error, Precision, Result, Tensor};
 
@@ -208,13 +209,15 @@ impl Tape {
     /// Runs the backward pass from `root` with gradient `seed` (of `root`'s shape), consuming the tape.
     /// Parameter gradients land in the parameters; gradients of leaves stay in the result.
     pub fn backward(self, root: &Var, seed: Tensor) -> Result<Grads> {
-        let mut grads = Grads { device: self.device, slots: Vec::new(), deferred: Vec::new() };
+        let mut grads =
+            Grads { device: self.device, slots: Vec::new(), deferred: Vec::new(), sums: Vec::new() };
         grads.slots.resize_with(self.count, || None);
         grads.deferred.resize_with(self.count, Vec::new);
         grads.slots[root.id] = Some(Slot { grad: seed, covered: None });
         for (_, step) in self.steps.into_iter().rev() {
             step(&mut grads)?;
         }
+        grads.finish_sums()?;
         Ok(grads)
     }
 }
@@ -236,6 +239,8 @@ pub struct Grads {
     slots: Vec<Option<Slot>>,
     /// For each value, what waits for it to be made again.
     deferred: Vec<Vec<Deferred>>,
+    /// Last stages of sums over rows, for one launch.
+    sums: Vec<PartialSums>,
 }
 
 impl Grads {
@@ -297,7 +302,8 @@ impl Grads {
     }
 
     /// Runs the backward step of an operation that makes the value `id` again, where anything waits for it, in a tensor
-    /// of the shape and type of its gradient `dy`; then what waits.
+    /// of the shape and type of its gradient `dy`, on a GPU in `dy` itself: an element of `dy` is read before that of the
+    /// value is written. Then runs what waits.
     pub(crate) fn remake(
         &mut self,
         id: usize,
@@ -308,11 +314,29 @@ impl Grads {
         if waiting.is_empty() {
             return backward(None, self);
         }
-        let again = self.device.empty(dy.shape(), dy.dtype())?;
+        let again = match &self.device {
+            Device::Cpu => self.device.empty(dy.shape(), dy.dtype())?,
+            Device::Cuda(_) => dy.clone(),
+        };
         backward(Some(&again), self)?;
         waiting.iter().try_for_each(|Deferred { weight, dy }| {
             matmul(&weight.grad, weight.accumulate(), 1.0, Factor::from(dy).t(), &again)
         })
+    }
+
+    /// Leaves the last stage of a sum over rows for a launch together with others, at the end of the pass at the latest.
+    pub(crate) fn sum_later(&mut self, sums: PartialSums) -> Result<()> {
+        // Sums with one total come one after the other.
+        let waits = |other: &PartialSums| other.total.ptr() == sums.total.ptr();
+        if self.sums.len() == PartialSums::AT_ONCE || self.sums.iter().any(waits) {
+            self.finish_sums()?;
+        }
+        self.sums.push(sums);
+        Ok(())
+    }
+
+    fn finish_sums(&mut self) -> Result<()> {
+        PartialSums::finish(&std::mem::take(&mut self.sums))
     }
 
     /// Takes the gradient of the value `id`, if it has one.

@@ -1,6 +1,7 @@
 //! Depthwise causal convolution over time followed by silu, fused: the short convolution of a Mamba2 mixer.
 
 use crate::cpu::{for_row_blocks, for_row_blocks_summing, sigmoid};
+use crate::ops::elementwise::PartialSums;
 use crate::ops::{BatchLayout, Cols};
 use crate::params::Param;
 use crate::tape::{Tape, Var};
@@ -37,7 +38,14 @@ pub fn conv1d_silu(
                 backward_cpu(&dx, &weight, &bias, add, dy, &x, shape);
                 Ok(())
             }
-            Device::Cuda(gpu) => cuda::backward(gpu, &dx, &weight, &bias, add, dy, &x, shape),
+            Device::Cuda(gpu) => {
+                let [dweight, dbias] = cuda::backward(gpu, &dx, [&weight.value, &bias.value], dy, &x, shape)?;
+                let mut later = |param: &Param, add, partial| {
+                    grads.sum_later(PartialSums { total: param.grad.clone(), add, partial })
+                };
+                later(&weight, add.0, dweight)?;
+                later(&bias, add.1, dbias)
+            }
         }
     }))
 }
@@ -172,9 +180,7 @@ mod cuda {
     use super::Shape;
     use crate::cuda::{Gpu, Source};
     use crate::ops::Cols;
-    use crate::ops::elementwise::sum_partials;
     use crate::ops::launch::{AXIS, column, flag, int, lane_of_four, long, ptr, tiles};
-    use crate::params::Param;
     use crate::{DType, Error, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source = Source { name: "conv.cu", text: include_str!("conv.cu") };
@@ -216,17 +222,15 @@ mod cuda {
         gpu.launch(&SOURCE, elem, "conv_forward", grid, [32, WARPS as u32, 1], 0, &args)
     }
 
-    #[allow(clippy::too_many_arguments)] // the tensors of one formula
+    /// Leaves the partial sums of the gradients of weight and bias, `[n, C K]` and `[n, C]`.
     pub(super) fn backward(
         gpu: &Gpu,
         dx: &Tensor,
-        weight: &Param,
-        bias: &Param,
-        (add_weight, add_bias): (bool, bool),
+        [weight, bias]: [&Tensor; 2],
         dy: &Tensor,
         x: &Cols,
         shape: Shape,
-    ) -> Result<()> {
+    ) -> Result<[Tensor; 2]> {
         let (elem, rows, width) = (dy.dtype(), dy.rows(), shape.width);
         let lane = channels(shape, &[(dx, x.start), (dy, 0), (&x.var.value, x.start)])?;
         let grid = tiles(rows, WARPS * RUN_BACK, SUMS, width, lane);
@@ -240,8 +244,8 @@ mod cuda {
             ptr(dy),
             column(&x.var.value, x.start),
             long(x.stride()),
-            ptr(&weight.value),
-            ptr(&bias.value),
+            ptr(weight),
+            ptr(bias),
             long(rows),
             int(shape.len),
             int(width),
@@ -249,8 +253,7 @@ mod cuda {
             flag(lane > 1),
         ];
         gpu.launch(&SOURCE, elem, "conv_backward", grid, [32, WARPS as u32, 1], 0, &args)?;
-        sum_partials(gpu, &weight.grad, add_weight, &dweight)?;
-        sum_partials(gpu, &bias.grad, add_bias, &dbias)
+        Ok([dweight, dbias])
     }
 
     /// Channels of a lane.

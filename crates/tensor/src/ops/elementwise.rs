@@ -25,12 +25,35 @@ pub fn add_assign(to: &Tensor, from: &Tensor) -> Result<()> {
     }
 }
 
-pub(super) use cuda::{SOURCE, sum_partials};
+/// The last stage of a sum over rows on a GPU: `total = (total or 0) + sum of the rows of partial`, all f32, in one order.
+pub(crate) struct PartialSums {
+    pub total: Tensor,
+    /// Whether to add to what `total` holds.
+    pub add: bool,
+    /// `[n, width of total]`.
+    pub partial: Tensor,
+}
+
+impl PartialSums {
+    /// How many one launch can finish.
+    pub const AT_ONCE: usize = 4;
+
+    /// Finishes at most [`PartialSums::AT_ONCE`] sums with different totals.
+    pub fn finish(sums: &[PartialSums]) -> Result<()> {
+        match sums.first().map(|sum| sum.total.device().clone()) {
+            Some(Device::Cuda(gpu)) => cuda::finish(&gpu, sums),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) use cuda::SOURCE;
 
 mod cuda {
     //! Launches of `elementwise.cu`.
 
-    use crate::cuda::{Gpu, Source};
+    use super::PartialSums;
+    use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::launch::{blocks, flag, flat, int, long, ptr};
     use crate::{DType, Result, Tensor};
 
@@ -52,12 +75,21 @@ mod cuda {
         flat(gpu, &SOURCE, to.dtype(), "add_assign", count, &[ptr(to), ptr(from), long(count)])
     }
 
-    /// `total = (total or 0) + sum of the rows of partial`, all f32; one order of summation.
-    pub(in crate::ops) fn sum_partials(gpu: &Gpu, total: &Tensor, add: bool, partial: &Tensor) -> Result<()> {
-        let width = total.numel();
-        let count = partial.numel() / width;
-        let args = [ptr(partial), long(count), ptr(total), int(width), flag(add)];
-        let grid = [blocks(width, 32), 1, 1];
+    pub(super) fn finish(gpu: &Gpu, sums: &[PartialSums]) -> Result<()> {
+        assert!(sums.len() <= PartialSums::AT_ONCE);
+        let widest = sums.iter().map(|sum| sum.total.numel()).max().unwrap_or(0);
+        let mut args = Vec::new();
+        for i in 0..PartialSums::AT_ONCE {
+            match sums.get(i) {
+                Some(PartialSums { total, add, partial }) => {
+                    let width = total.numel();
+                    let count = partial.numel() / width;
+                    args.extend([ptr(partial), int(count), ptr(total), int(width), flag(*add)]);
+                }
+                None => args.extend([Arg::Ptr(0), int(0), Arg::Ptr(0), int(0), flag(false)]),
+            }
+        }
+        let grid = [blocks(widest, 32), blocks(sums.len(), 1), 1];
         gpu.launch(&SOURCE, DType::F32, "sum_partials", grid, [32, 32, 1], 0, &args)
     }
 }

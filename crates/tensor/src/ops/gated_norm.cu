@@ -71,10 +71,10 @@ gated_norm_forward(elem *out, float *inverse, const elem *y, const elem *z, i64 
     }
 }
 
-// dz has the stride of z. again, if any, is the result once more.
+// dz has the stride of z. again, if any, is the result once more, maybe in the place of dout.
 template <int W, bool HELD>
-DEVICE void backward(elem *__restrict__ dy, int add, elem *__restrict__ dz, elem *__restrict__ again,
-                     float *__restrict__ partial, const elem *__restrict__ dout, const float *__restrict__ inverse,
+DEVICE void backward(elem *__restrict__ dy, int add, elem *__restrict__ dz, elem *again,
+                     float *__restrict__ partial, const elem *dout, const float *__restrict__ inverse,
                      const elem *__restrict__ y, const elem *__restrict__ z, i64 z_stride,
                      const float *__restrict__ weight, i64 rows, int width, float *shared) {
     constexpr int STEP = 32 * W;

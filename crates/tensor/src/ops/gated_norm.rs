@@ -2,6 +2,7 @@
 
 use crate::cpu::{dot, for_row_blocks, for_row_blocks_summing, sigmoid};
 use crate::ops::Cols;
+use crate::ops::elementwise::PartialSums;
 use crate::params::Param;
 use crate::tape::{Tape, Var};
 use crate::{DType, Device, Error, Result, Tensor};
@@ -31,7 +32,9 @@ pub fn gated_rms_norm(tape: &mut Tape, y: &Var, z: &Cols, weight: &Param, eps: f
                 Ok(())
             }
             Device::Cuda(gpu) => {
-                cuda::backward(gpu, dy, &dz, again, dw, dout, &inverse, &y.value, &z, &weight.value)
+                let partial =
+                    cuda::backward(gpu, dy, &dz, again, dout, &inverse, &y.value, &z, &weight.value)?;
+                grads.sum_later(PartialSums { total: dw.0, add: dw.1, partial })
             }
         }
     }))
@@ -118,7 +121,6 @@ mod cuda {
 
     use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::Cols;
-    use crate::ops::elementwise::sum_partials;
     use crate::ops::launch::{
         WARPS, blocks, column, flag, int, lane, long, ptr, ptr_or_null, row_warps, summing_blocks,
     };
@@ -154,19 +156,19 @@ mod cuda {
         gpu.launch(&SOURCE, elem, "gated_norm_forward", grid, [32, WARPS as u32, 1], 0, &args)
     }
 
+    /// Leaves the partial sums of the weight's gradient, `[n, C]`.
     #[allow(clippy::too_many_arguments)] // the tensors of one formula
     pub(super) fn backward(
         gpu: &Gpu,
         (dy, add_dy): (Tensor, bool),
         dz: &Tensor,
         again: Option<&Tensor>,
-        (dw, add_dw): (Tensor, bool),
         dout: &Tensor,
         inverse: &Tensor,
         y: &Tensor,
         z: &Cols,
         weight: &Tensor,
-    ) -> Result<()> {
+    ) -> Result<Tensor> {
         let (elem, rows, width) = (y.dtype(), y.rows(), y.cols());
         let mut spans =
             vec![(&dy, 0), (dz, z.start), (dout, 0), (y, 0), (&z.var.value, z.start), (weight, 0)];
@@ -200,6 +202,6 @@ mod cuda {
             shared,
             &args,
         )?;
-        sum_partials(gpu, &dw, add_dw, &partial)
+        Ok(partial)
     }
 }

@@ -1,8 +1,9 @@
 //! `y = x W^T + b`.
 
 use crate::linalg::{Factor, matmul};
+use crate::ops::elementwise::PartialSums;
 use crate::params::Param;
-use crate::tape::{Tape, Var};
+use crate::tape::{Grads, Tape, Var};
 use crate::{Device, Error, Result, Tensor};
 
 /// `x [R, K]` times the transpose of `weight [N, K]`, plus `bias [N]`: `[R, N]`.
@@ -33,7 +34,7 @@ pub fn linear(tape: &mut Tape, x: &Var, weight: &Param, bias: Option<&Param>) ->
             None => grads.defer(x, &weight, dy),
         }
         match &bias {
-            Some(bias) => sum_rows(&bias.grad, bias.accumulate(), dy),
+            Some(bias) => sum_rows(grads, &bias.grad, bias.accumulate(), dy),
             None => Ok(()),
         }
     }))
@@ -46,7 +47,7 @@ fn add_bias_cpu(y: &mut [f32], bias: &[f32]) {
 }
 
 /// `total = (total or 0) + sum of the rows of x`.
-fn sum_rows(total: &Tensor, accumulate: bool, x: &Tensor) -> Result<()> {
+fn sum_rows(grads: &mut Grads, total: &Tensor, accumulate: bool, x: &Tensor) -> Result<()> {
     match x.device() {
         Device::Cpu => {
             let width = x.cols();
@@ -59,7 +60,10 @@ fn sum_rows(total: &Tensor, accumulate: bool, x: &Tensor) -> Result<()> {
             }
             Ok(())
         }
-        Device::Cuda(gpu) => cuda::sum_rows(gpu, total, accumulate, x),
+        Device::Cuda(gpu) => {
+            let partial = cuda::sum_rows(gpu, x)?;
+            grads.sum_later(PartialSums { total: total.clone(), add: accumulate, partial })
+        }
     }
 }
 
@@ -69,7 +73,6 @@ mod cuda {
     //! Launches of `linear.cu`.
 
     use crate::cuda::{Gpu, Source};
-    use crate::ops::elementwise::sum_partials;
     use crate::ops::launch::{AXIS, WARPS, blocks, flag, int, lane, long, ptr, tiles};
     use crate::{DType, Result, Tensor};
 
@@ -83,7 +86,8 @@ mod cuda {
         gpu.launch(&SOURCE, elem, "add_bias", grid, [32, WARPS as u32, 1], 0, &args)
     }
 
-    pub(super) fn sum_rows(gpu: &Gpu, total: &Tensor, accumulate: bool, x: &Tensor) -> Result<()> {
+    /// Partial sums `[n, C]` of the rows of `x`.
+    pub(super) fn sum_rows(gpu: &Gpu, x: &Tensor) -> Result<Tensor> {
         let (elem, rows, width) = (x.dtype(), x.rows(), x.cols());
         let lane = lane(elem, width, &[(x, 0)]);
         // Rows that one block sums: 64, more where there would be more than 512 partial sums.
@@ -92,6 +96,6 @@ mod cuda {
         let args = [ptr(x), ptr(&partial), long(rows), long(chunk), int(width), flag(lane > 1)];
         let grid = [blocks(width, 32 * lane), blocks(rows, chunk), 1];
         gpu.launch(&SOURCE, elem, "sum_rows", grid, [32, WARPS as u32, 1], 0, &args)?;
-        sum_partials(gpu, total, accumulate, &partial)
+        Ok(partial)
     }
 }

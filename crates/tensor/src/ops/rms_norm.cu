@@ -72,7 +72,7 @@ rms_norm_forward(elem *y, elem *kept, float *inverse, float *sum, const float *x
     }
 }
 
-// Where the gradients go; dbranch, and again (y once more), only where they are not null.
+// Where the gradients go; dbranch, and again (y once more, maybe in the place of dy), only where they are not null.
 struct Gradients {
     float *dx;
     int add; // whether dx holds a gradient already
@@ -83,7 +83,7 @@ struct Gradients {
 };
 
 template <int W, bool HELD>
-DEVICE void backward(Gradients to, float *__restrict__ partial, const elem *__restrict__ dy,
+DEVICE void backward(Gradients to, float *__restrict__ partial, const elem *dy,
                      const float *__restrict__ inverse, const elem *__restrict__ kept,
                      const float *__restrict__ weight, i64 rows, int width, float *shared) {
     constexpr int STEP = 32 * W;

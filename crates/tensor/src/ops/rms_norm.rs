@@ -5,6 +5,7 @@
 //! the tape; on the CPU `x` itself, which the stream has anyway.
 
 use crate::cpu::{dot, for_row_blocks, for_row_blocks_summing};
+use crate::ops::elementwise::PartialSums;
 use crate::ops::residual;
 use crate::params::Param;
 use crate::tape::{Grads, Tape, Var};
@@ -17,7 +18,7 @@ pub fn rms_norm(tape: &mut Tape, x: &Var, weight: &Param, eps: f32) -> Result<Va
     let (x, shape) = (x.id, x.value.shape().to_vec());
     Ok(tape.push_remade("rms_norm", y, move |dy, again, grads| {
         let dx = grads.target_of(x, &shape, DType::F32)?;
-        forward.backward(&dx, None, again, dy)
+        forward.backward(grads, &dx, None, again, dy)
     }))
 }
 
@@ -109,7 +110,7 @@ fn backward(
     grads.remake(norm, &dnorm, |again, grads| {
         let (add, dx) = (stream.is_some(), stream.map_or_else(|| device.empty(shape, DType::F32), Ok)?);
         let (dy, add_dy) = grads.target_of(y, shape, dtype)?;
-        forward.backward(&(dx.clone(), add), Some((&dy, add_dy, m)), again, &dnorm)?;
+        forward.backward(grads, &(dx.clone(), add), Some((&dy, add_dy, m)), again, &dnorm)?;
         grads.give(x, dx)
     })
 }
@@ -119,6 +120,7 @@ impl Forward {
     /// output once more into `again`.
     fn backward(
         &self,
+        grads: &mut Grads,
         dx: &(Tensor, bool),
         branch: Option<(&Tensor, bool, f32)>,
         again: Option<&Tensor>,
@@ -136,7 +138,10 @@ impl Forward {
                 }
                 Ok(())
             }
-            Device::Cuda(gpu) => cuda::backward(gpu, dx, branch, again, dw, dy, &self.inverse, kept, weight),
+            Device::Cuda(gpu) => {
+                let partial = cuda::backward(gpu, dx, branch, again, dy, &self.inverse, kept, weight)?;
+                grads.sum_later(PartialSums { total: dw.0, add: dw.1, partial })
+            }
         }
     }
 }
@@ -205,7 +210,6 @@ mod cuda {
     //! Launches of `rms_norm.cu`.
 
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::elementwise::sum_partials;
     use crate::ops::launch::{
         WARPS, blocks, flag, int, lane, long, ptr, ptr_or_null, row_warps, summing_blocks,
     };
@@ -245,18 +249,18 @@ mod cuda {
         gpu.launch(&SOURCE, elem, "rms_norm_forward", grid, [32, WARPS as u32, 1], 0, &args)
     }
 
+    /// Leaves the partial sums of the weight's gradient, `[n, C]`.
     #[allow(clippy::too_many_arguments)] // the tensors of one formula
     pub(super) fn backward(
         gpu: &Gpu,
         (dx, add_dx): &(Tensor, bool),
         branch: Option<(&Tensor, bool, f32)>,
         again: Option<&Tensor>,
-        (dw, add_dw): (Tensor, bool),
         dy: &Tensor,
         inverse: &Tensor,
         kept: &Tensor,
         weight: &Tensor,
-    ) -> Result<()> {
+    ) -> Result<Tensor> {
         let (elem, rows, width) = (dy.dtype(), dy.rows(), dy.cols());
         let (dbranch, add_branch, m) = branch.map_or((None, false, 0.0), |(to, add, m)| (Some(to), add, m));
         let spans = [Some(dx), dbranch, again, Some(dy), Some(kept), Some(weight)];
@@ -281,6 +285,6 @@ mod cuda {
             flag(lane(elem, width, &spans) > 1),
         ];
         gpu.launch(&SOURCE, elem, "rms_norm_backward", [count, 1, 1], [32, warps as u32, 1], shared, &args)?;
-        sum_partials(gpu, &dw, add_dw, &partial)
+        Ok(partial)
     }
 }

@@ -25,10 +25,11 @@ swiglu_forward(elem *out, const elem *gate, i64 gate_stride, const elem *up, i64
     else forward<1>(out, gate, gate_stride, up, up_stride, rows, width);
 }
 
-// The gradients have the strides of the values; they may be columns of one buffer. again, if any, is the result once more.
+// The gradients have the strides of the values; they may be columns of one buffer. again, if any, is the result
+// once more, maybe in the place of dout.
 template <int W>
-DEVICE void backward(elem *__restrict__ dgate, elem *__restrict__ dup, elem *__restrict__ again,
-                     const elem *__restrict__ dout, const elem *__restrict__ gate, i64 gate_stride,
+DEVICE void backward(elem *__restrict__ dgate, elem *__restrict__ dup, elem *again,
+                     const elem *dout, const elem *__restrict__ gate, i64 gate_stride,
                      const elem *__restrict__ up, i64 up_stride, i64 rows, int width) {
     int column = (blockIdx.x * 32 + threadIdx.x) * W;
     if (column >= width) return;
