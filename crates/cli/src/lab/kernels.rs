@@ -18,7 +18,7 @@ pub struct KernelsArgs {
     /// auto, cpu, cuda or cuda:N; the CPU is held against plain loops in f64, a GPU against the CPU
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Unset, all that the device computes in: f32 on the CPU, both on cuda
+    /// Unset, all that the device computes in: f32 on the CPU, all on cuda
     #[arg(long, value_enum)]
     precision: Option<Precisions>,
     /// Only operations whose name contains this
@@ -35,7 +35,8 @@ pub struct KernelsArgs {
 enum Precisions {
     F32,
     Mixed,
-    Both,
+    Bf16,
+    All,
 }
 
 impl Precisions {
@@ -43,7 +44,8 @@ impl Precisions {
         match self {
             Precisions::F32 => &[Precision::F32],
             Precisions::Mixed => &[Precision::Mixed],
-            Precisions::Both => &[Precision::F32, Precision::Mixed],
+            Precisions::Bf16 => &[Precision::Bf16],
+            Precisions::All => &[Precision::F32, Precision::Mixed, Precision::Bf16],
         }
     }
 }
@@ -56,7 +58,7 @@ pub fn run(args: &KernelsArgs) -> anyhow::Result<()> {
 fn check_all(args: &KernelsArgs) -> anyhow::Result<()> {
     let device = Device::parse(&args.device)?;
     let precisions =
-        args.precision.unwrap_or(if device.is_cuda() { Precisions::Both } else { Precisions::F32 });
+        args.precision.unwrap_or(if device.is_cuda() { Precisions::All } else { Precisions::F32 });
     if !device.is_cuda() && precisions != Precisions::F32 {
         return Err(Usage("the CPU computes in f32 only; use --precision f32 or --device cuda".into()).into());
     }
@@ -76,6 +78,7 @@ fn check_all(args: &KernelsArgs) -> anyhow::Result<()> {
         .list()
         .iter()
         .flat_map(|&precision| cases.iter().map(move |case| (case, precision)))
+        .filter(|(case, precision)| case.has_its_own(*precision))
         .try_for_each(|(case, precision)| {
             let outcomes = case
                 .check(&device, precision)

@@ -6,8 +6,8 @@ constexpr int BATCH = 4;
 
 // W = 4 where rows are aligned to four elements, else 1. dlogits may be the logits themselves: a thread writes what it alone
 // has read. `cached` is a multiple of W.
-template <int W>
-DEVICE void row_loss(const float *logits, elem *dlogits, float *losses, const i32 *targets, float weight, int vocab,
+template <int W, typename Logit>
+DEVICE void row_loss(const Logit *logits, elem *dlogits, float *losses, const i32 *targets, float weight, int vocab,
                      int cached, float *shared) {
     i64 start = (i64)blockIdx.x * vocab;
     int target = targets[blockIdx.x], step = blockDim.x * W;
@@ -23,7 +23,7 @@ DEVICE void row_loss(const float *logits, elem *dlogits, float *losses, const i3
         }
         return;
     }
-    float at_target = logits[target];
+    float at_target = load(logits[target]);
     float most = Max::empty(), sum = 0;
     for (int base = threadIdx.x * W; base < vocab; base += BATCH * step) {
         float x[BATCH][W], now = most;
@@ -78,15 +78,28 @@ DEVICE void row_loss(const float *logits, elem *dlogits, float *losses, const i3
     }
 }
 
+template <typename Logit>
+DEVICE void rows_loss(const Logit *logits, elem *dlogits, float *losses, const i32 *targets, const i32 *unmasked,
+                      int vocab, int cached, int vec) {
+    extern __shared__ float4 shared[];
+    float *cache = reinterpret_cast<float *>(shared), weight = 1.0f / (float)max(*unmasked, 1);
+    if (vec) row_loss<4>(logits, dlogits, losses, targets, weight, vocab, cached, cache);
+    else row_loss<1>(logits, dlogits, losses, targets, weight, vocab, cached, cache);
+}
+
 // losses[row] = logsumexp(logits) - logits[target], dlogits (if any) = (softmax - onehot) / unmasked; both 0 where the
 // target is negative. `unmasked`: how many targets of the batch are not.
 extern "C" __global__ void __launch_bounds__(1024)
 cross_entropy_rows(const float *logits, elem *dlogits, float *losses, const i32 *targets, const i32 *unmasked, int vocab,
                    int cached, int vec) {
-    extern __shared__ float4 shared[];
-    float *cache = reinterpret_cast<float *>(shared);
-    if (vec) row_loss<4>(logits, dlogits, losses, targets, 1.0f / (float)max(*unmasked, 1), vocab, cached, cache);
-    else row_loss<1>(logits, dlogits, losses, targets, 1.0f / (float)max(*unmasked, 1), vocab, cached, cache);
+    rows_loss(logits, dlogits, losses, targets, unmasked, vocab, cached, vec);
+}
+
+// The same with logits of the type of their gradient, which may take their place.
+extern "C" __global__ void __launch_bounds__(1024)
+cross_entropy_in_place(const elem *logits, elem *dlogits, float *losses, const i32 *targets, const i32 *unmasked,
+                       int vocab, int cached, int vec) {
+    rows_loss(logits, dlogits, losses, targets, unmasked, vocab, cached, vec);
 }
 
 // mean = sum of the losses / unmasked, in double; one block of 1024 threads.

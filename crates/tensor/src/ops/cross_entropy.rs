@@ -3,13 +3,16 @@
 //! `loss = mean over unmasked rows of logsumexp(s x W^T) - (s x W^T)[target]`. While a tape records, the gradients
 //! are computed in the same pass, because the block of logits is there: the head's gradient is written at once,
 //! that of `x` is kept for the backward pass. The loss must therefore be the root of the backward pass.
+//!
+//! Logits are f32, but with bf16 weights of record they are bf16 like all that such a model computes ("as published");
+//! statistics and sums are f32 always.
 
 use crate::cpu::{exp, for_row_blocks};
 use crate::linalg::{Factor, matmul};
 use crate::params::Param;
 use crate::tape::{Tape, Var};
 use crate::tokens::Tokens;
-use crate::{DType, Device, Error, Result, Tensor};
+use crate::{DType, Device, Error, Precision, Result, Tensor};
 
 /// Bytes of f32 logits that exist at once where their gradient takes their place.
 const BLOCK_BYTES: usize = 256 << 20;
@@ -17,6 +20,8 @@ const BLOCK_BYTES: usize = 256 << 20;
 const SMALL_BLOCK_BYTES: usize = 224 << 20;
 /// Bytes of the gradient of the logits that exist at once where no memory is lent for it.
 const PANEL_BYTES: usize = 256 << 20;
+/// Bytes of bf16 logits that exist at once, in the place of which their gradient comes.
+const BF16_BLOCK_BYTES: usize = 1280 << 20;
 /// Rows of which products like multiples.
 const ROWS: usize = 128;
 
@@ -96,12 +101,15 @@ pub fn linear_cross_entropy(
 }
 
 /// How the rows are cut: logits exist in blocks; their gradient in panels of several blocks, since the more rows the
-/// product for the head's gradient sums over, the less often that gradient is read and written. In f32 the gradient takes the
-/// place of the logits.
+/// product for the head's gradient sums over, the less often that gradient is read and written. Where both have the same
+/// type the gradient takes the place of the logits.
 struct Work {
     block: usize,
     panel: usize,
     vocab: usize,
+    /// Element type of the logits.
+    logits: DType,
+    /// Whether their gradient takes their place.
     in_place: bool,
     /// Memory for a panel and, behind it, a block.
     lent: Option<Tensor>,
@@ -109,9 +117,13 @@ struct Work {
 
 impl Work {
     fn new(tape: &Tape, rows: usize, vocab: usize, dtype: DType) -> Self {
-        if dtype == DType::F32 {
-            let block = (BLOCK_BYTES / (4 * vocab)).clamp(1, rows);
-            return Work { block, panel: block, vocab, in_place: true, lent: None };
+        let bf16 = tape.precision() == Precision::Bf16;
+        if dtype == DType::F32 || bf16 {
+            let bytes = if bf16 { BF16_BLOCK_BYTES } else { BLOCK_BYTES };
+            let most = (bytes / (dtype.size() * vocab)).clamp(1, rows);
+            // Blocks of like size.
+            let block = rows.div_ceil(rows.div_ceil(most));
+            return Work { block, panel: block, vocab, logits: dtype, in_place: true, lent: None };
         }
         let block = (SMALL_BLOCK_BYTES / (4 * vocab)).clamp(1, rows);
         let block = if block > ROWS { block / ROWS * ROWS } else { block };
@@ -122,7 +134,7 @@ impl Work {
         let most = lent.map_or(own, beside).min(rows);
         // Panels of like size.
         let panel = rows.div_ceil(rows.div_ceil(most));
-        Work { block, panel, vocab, in_place: false, lent: lent.cloned() }
+        Work { block, panel, vocab, logits: DType::F32, in_place: false, lent: lent.cloned() }
     }
 
     fn logits(&self, count: usize, device: &Device) -> Result<Tensor> {
@@ -133,7 +145,7 @@ impl Work {
                 let from = memory.numel() - self.block * self.vocab;
                 Ok(memory.range(from, count * self.vocab).view(&shape))
             }
-            None => device.empty(&shape, DType::F32),
+            None => device.empty(&shape, self.logits),
         }
     }
 
@@ -214,7 +226,8 @@ mod cuda {
     pub(super) fn rows(gpu: &Gpu, rows: &Rows, logits: &Tensor, dlogits: Option<&Tensor>) -> Result<()> {
         let (count, vocab) = (logits.rows(), logits.cols());
         let targets = on_gpu(rows.targets)?;
-        let elem = dlogits.map_or(DType::F32, Tensor::dtype);
+        let elem = dlogits.unwrap_or(logits).dtype();
+        let kernel = if elem == logits.dtype() { "cross_entropy_in_place" } else { "cross_entropy_rows" };
         let mut spans = vec![(logits, 0)];
         spans.extend(dlogits.map(|dlogits| (dlogits, 0)));
         let lane = lane_of_four(vocab, &spans);
@@ -232,7 +245,7 @@ mod cuda {
             flag(lane > 1),
         ];
         let grid = [blocks(count, 1), 1, 1];
-        gpu.launch(&SOURCE, elem, "cross_entropy_rows", grid, [threads as u32, 1, 1], 4 * cached, &args)
+        gpu.launch(&SOURCE, elem, kernel, grid, [threads as u32, 1, 1], 4 * cached, &args)
     }
 
     pub(super) fn mean(gpu: &Gpu, mean: &Tensor, losses: &Tensor, targets: &Tokens) -> Result<()> {
