@@ -11,10 +11,11 @@
 // off its diagonal, exact but for the rounding of f32; the others have terms of one kind each, so that nothing large
 // cancels where the decay is strong.
 //
-// A block has a chunk and `members` slices of heads of one group, and three teams of four warps; a warp has 16 steps.
+// A block has a chunk and `members` slices of heads of one group, two at a time, and four teams of four warps: one for dx
+// and W of each of the two slices, one for dB, one for dC; a warp has 16 steps.
 
-constexpr int BLOCK = 3 * TEAM;
-constexpr int GRADIENT_STAGE = 2 * TILE_BYTES<SLICE> + 2 * STATE_BYTES + 2 * STEPS_BYTES;
+constexpr int BLOCK = 4 * TEAM;
+constexpr int SLICE_STAGE = 2 * TILE_BYTES<SLICE> + 2 * STATE_BYTES + PARTS * PART_BYTES;
 
 DEVICE void barrier() { asm volatile("bar.sync 1, %0;" ::"n"(BLOCK) : "memory"); }
 
@@ -23,93 +24,86 @@ struct Shares {
     float own[CHUNK], through[CHUNK], of_dt[CHUNK], x_dy[CHUNK], state[CHUNK], column[4][CHUNK], edge[4];
 };
 
+// Of a slice.
 struct Stage {
     u32 x, dy, s, r;
-    const float *dt, *log;
+    const float *dt, *log, *decay, *weight;
 
     __device__ __forceinline__ explicit Stage(u8 *at) {
         x = shared_address(at), dy = x + TILE_BYTES<SLICE>, s = dy + TILE_BYTES<SLICE>, r = s + STATE_BYTES;
-        dt = reinterpret_cast<const float *>(at + 2 * TILE_BYTES<SLICE> + 2 * STATE_BYTES), log = dt + CHUNK;
+        dt = reinterpret_cast<const float *>(at + 2 * TILE_BYTES<SLICE> + 2 * STATE_BYTES);
+        log = dt + LOG * CHUNK, decay = dt + DECAY * CHUNK, weight = dt + WEIGHT * CHUNK;
     }
 };
 
-// A block's place and pointers.
+// A block's place, pointers and shared memory: B, C, B C^T, two stages of two slices, and their shares.
 struct Job {
     Sizes sizes;
     const bf16 *states, *rows, *dy;
-    const float *dt, *log_decay, *d;
+    const float *steps, *d;
     bf16 *dxbc;
     u8 *shared;
     i64 row0;
     int batch, sequence, chunk, live, first, members, group;
     bool before, after; // whether there are chunks before and after
 
-    static constexpr int STAGES = 3;
+    static constexpr int BC_BYTES = CHUNK * CHUNK * 4;
     __device__ __forceinline__ u32 b_tile() const { return shared_address(shared); }
     __device__ __forceinline__ u32 c_tile() const { return b_tile() + TILE_BYTES<STATE>; }
-    __device__ __forceinline__ u8 *stages() const { return shared + 2 * TILE_BYTES<STATE>; }
-    __device__ __forceinline__ Stage stage(int i) const { return Stage(stages() + i % STAGES * GRADIENT_STAGE); }
+    // A C fragment of rows `warp` and columns 16 j + 8 u of B C^T.
+    __device__ __forceinline__ float4 &bc(int warp, int j, int u) const {
+        float4 *fragments = reinterpret_cast<float4 *>(shared + 2 * TILE_BYTES<STATE>);
+        return fragments[((warp * 4 + j) * 2 + u) * 32 + threadIdx.x % 32];
+    }
+    __device__ __forceinline__ u8 *stages() const { return shared + 2 * TILE_BYTES<STATE> + BC_BYTES; }
+    __device__ __forceinline__ Stage stage(int i) const { return Stage(stages() + i % 4 * SLICE_STAGE); }
+    // Z^T at the end, behind the sums of one team.
+    __device__ __forceinline__ u32 z_tile() const { return shared_address(stages()) + CHUNK * CHUNK * 4; }
     __device__ __forceinline__ Shares &shares(int i) const {
-        return reinterpret_cast<Shares *>(stages() + STAGES * GRADIENT_STAGE)[i % 2];
+        return reinterpret_cast<Shares *>(stages() + 4 * SLICE_STAGE)[i % 4];
     }
 
+    // Slices i and i + 1.
     __device__ __forceinline__ void fetch(int i) const {
+        int team = team_of_block(), thread = threadIdx.x % TEAM;
+        i += team % 2;
         if (i < members) {
             Stage to = stage(i);
-            int slice = first + i, team = threadIdx.x / TEAM, thread = threadIdx.x % TEAM;
-            i64 state = sizes.state(sequence, slice, chunk);
-            if (team == 0) {
-                copy_tile<SLICE>(to.x, rows + slice * SLICE, sizes.stride(), live, thread, TEAM);
-                copy_tile<SLICE>(to.dy, dy + slice * SLICE, sizes.inner(), live, thread, TEAM);
-            } else if (team == 1) {
-                if (after)
-                    copy_state(to.r, states + sizes.state(batch, 0, 0) + state, thread, TEAM);
-                i64 steps = sizes.steps(sequence, slice, chunk);
-                if (thread < 2 * CHUNK / 4)
-                    copy_async(to.r + STATE_BYTES + thread * 16,
-                               (thread < CHUNK / 4 ? dt : log_decay) + steps + thread % (CHUNK / 4) * 4, true);
-            } else if (before) {
-                copy_state(to.s, states + state, thread, TEAM);
+            int slice = first + i;
+            if (team < 2) {
+                copy_tile<SLICE, TEAM>(to.x, rows + slice * SLICE, sizes.stride(), live, thread);
+                copy_tile<SLICE, TEAM>(to.dy, dy + slice * SLICE, sizes.inner(), live, thread);
+                copy_steps<PARTS>(to.r + STATE_BYTES, steps + sizes.steps(sequence, slice, chunk), thread);
+            } else {
+                i64 state = sizes.state(sequence, slice, chunk);
+                if (before) copy_state<TEAM>(to.s, states + state, thread);
+                if (after) copy_state<TEAM>(to.r, states + sizes.state(batch, 0, 0) + state, thread);
             }
         }
         copy_commit();
     }
 
-    // Waits for the stage of slice i, when all are done with the one before it, and fetches another.
+    // Waits for slices i and i + 1, and until all are done with the two before; then those may be fetched over.
     __device__ __forceinline__ void next(int i) const {
-        copy_wait<1>();
+        copy_wait<0>();
         barrier();
         fetch(i + 2);
     }
 };
 
-DEVICE u32 read_word(u32 from) {
-    u32 x;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(from));
-    return x;
-}
-
-// The first team: for its steps s, dx and the shares of W; Z^T goes to `z_tile` [s, t] at the end.
-DEVICE void gradient_of_x(const Job &job) {
-    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, s = warp * 16 + g;
-    float bc[4][2][4] = {}, z[4][2][4] = {}; // B C^T and Z^T: rows s, pairs of column tiles t
-#pragma unroll
-    for (int k = 0; k < STATE / 16; k++) {
-        u32 b[4];
-        read_a<STATE>(b, job.b_tile(), warp * 16, k * 2);
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            if (j < warp) continue;
-            u32 c[4];
-            read_b_of_transpose<STATE>(c, job.c_tile(), j * 16, k * 2);
-            mma2(bc[j][0], bc[j][1], b, c);
-        }
-    }
-    for (int i = 0; i < job.members; i++) {
-        job.next(i);
+// One of the first two teams: for its steps s, dx and the shares of W of every other slice from `which` on; in the end
+// Z^T of both goes to shared memory, [s, t] in bf16.
+DEVICE void gradient_of_x(const Job &job, int which) {
+    // The team's warps have their rows in another order than the other's: early steps have more to do.
+    int of_team = warp_of_team(), warp = which == 0 ? of_team : 3 - of_team;
+    int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, s = warp * 16 + g;
+    float z[4][2][4] = {}; // rows s, pairs of column tiles t, the first on the diagonal
+    for (int i = which; i < job.members + which; i += 2) {
+        job.next(i - which);
+        if (i >= job.members) break;
         Stage in = job.stage(i);
         Shares &shares = job.shares(i);
-        float skip = job.d[(job.first + i) / job.sizes.slices];
+        float skip = job.d[job.sizes.head(job.first + i)];
         float log_s[2] = {in.log[s], in.log[s + 8]}, dt_s[2] = {in.dt[s], in.dt[s + 8]}, last = in.log[CHUNK - 1];
         u32 x[2][4];
         read_a<SLICE>(x[0], in.x, warp * 16, 0);
@@ -138,8 +132,9 @@ DEVICE void gradient_of_x(const Job &job) {
         }
         float row[2] = {}, diagonal[2] = {}, x_dy[2] = {};
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            if (j < warp) continue;
+        for (int n = 0; n < 4; n++) {
+            int j = warp + n;
+            if (j > 3) continue;
             float product[2][4] = {}; // G^T
 #pragma unroll
             for (int k = 0; k < 2; k++) {
@@ -147,6 +142,7 @@ DEVICE void gradient_of_x(const Job &job) {
                 read_b_of_transpose<SLICE>(dy, in.dy, j * 16, k * 2);
                 mma2(product[0], product[1], x[k], dy);
             }
+            float4 bc[2] = {job.bc(warp, j, 0), job.bc(warp, j, 1)};
             u32 a[4];
             float column[4]; // of t = j 16 + u 8 + 2 q + {0, 1}
 #pragma unroll
@@ -160,16 +156,17 @@ DEVICE void gradient_of_x(const Job &job) {
 #pragma unroll
                     for (int e = 0; e < 2; e++) {
                         float decay = power2((e ? log_t.y : log_t.x) - log_s[k]);
-                        float of_g = product[u][2 * k + e], of_bc = bc[j][u][2 * k + e];
-                        bool later = j > warp || t + e > s + 8 * k;
-                        if (j == warp) {
+                        float of_g = product[u][2 * k + e];
+                        float of_bc = k ? (e ? bc[u].w : bc[u].z) : e ? bc[u].y : bc[u].x;
+                        bool later = n > 0 || t + e > s + 8 * k;
+                        if (n == 0) {
                             bool same = t + e == s + 8 * k;
                             decay = later ? decay : same ? 1.0f : 0.0f;
                             x_dy[k] += same ? of_g : 0.0f;
                             diagonal[k] += same ? of_g * of_bc : 0.0f;
                         }
                         float decayed = decay * of_g;
-                        z[j][u][2 * k + e] = fmaf(dt_s[k], decayed, z[j][u][2 * k + e]);
+                        z[n][u][2 * k + e] = fmaf(dt_s[k], decayed, z[n][u][2 * k + e]);
                         m[e] = of_bc * decay;
                         float w = later ? of_bc * decayed : 0.0f;
                         row[k] += w;
@@ -224,17 +221,46 @@ DEVICE void gradient_of_x(const Job &job) {
         }
     }
     barrier(); // the stages are free
-    u32 z_tile = shared_address(job.stages());
+    float4 *other = reinterpret_cast<float4 *>(job.stages()) + warp * 256 + lane;
+    u32 z_tile = job.z_tile();
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        if (j < warp) continue;
+    for (int n = 0; n < 4; n++)
 #pragma unroll
         for (int u = 0; u < 2; u++)
+            if (which == 1) other[(n * 2 + u) * 32] = make_float4(z[n][u][0], z[n][u][1], z[n][u][2], z[n][u][3]);
+    barrier(); // Z^T of the second team is there
 #pragma unroll
-            for (int k = 0; k < 2; k++)
-                asm volatile("st.shared.u32 [%0], %1;" ::"r"(place<CHUNK>(z_tile, s + 8 * k, j * 2 + u) + 4 * q),
-                             "r"(round_bf16x2(z[j][u][2 * k], z[j][u][2 * k + 1]))
-                             : "memory");
+    for (int n = 0; n < 4; n++) {
+        int j = warp + n;
+        if (j > 3 || which == 1) continue;
+#pragma unroll
+        for (int u = 0; u < 2; u++) {
+            float4 more = other[(n * 2 + u) * 32];
+            write_word(place<CHUNK>(z_tile, s, j * 2 + u) + 4 * q, round_bf16x2(z[n][u][0] + more.x, z[n][u][1] + more.y));
+            write_word(place<CHUNK>(z_tile, s + 8, j * 2 + u) + 4 * q, round_bf16x2(z[n][u][2] + more.z, z[n][u][3] + more.w));
+        }
     }
     barrier(); // Z^T is there
+}
+
+// B C^T by the first two teams, every other pair of columns each.
+DEVICE void make_bc(const Job &job, int which) {
+    int warp = warp_of_team();
+    float bc[2][2][4] = {};
+#pragma unroll
+    for (int k = 0; k < STATE / 16; k++) {
+        u32 b[4];
+        read_a<STATE>(b, job.b_tile(), warp * 16, k * 2);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            u32 c[4];
+            read_b_of_transpose<STATE>(c, job.c_tile(), (2 * i + which) * 16, k * 2);
+            mma2(bc[i][0], bc[i][1], b, c);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int u = 0; u < 2; u++)
+            job.bc(warp, 2 * i + which, u) = make_float4(bc[i][u][0], bc[i][u][1], bc[i][u][2], bc[i][u][3]);
 }

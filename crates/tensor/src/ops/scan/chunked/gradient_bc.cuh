@@ -1,24 +1,28 @@
 #line 2 "gradient_bc.cuh"
 // The teams that have the gradients of B and C, and what is left of each head.
 
-// Adds scale_k times the product of 16 rows of x or dy (fragments) and the transpose of a state to the sums; with `each`
-// called for the products of every 16 of its N columns.
-template <typename F> DEVICE void add_products(float (&sum)[16][4], const u32 (&a)[2][4], u32 state, float scale0, float scale1, F each) {
+// The 16 rows of x or dy of this warp as A, each row times its scale.
+DEVICE void read_scaled(u32 (&a)[2][4], u32 tile, const float *scale) {
+    int warp = warp_of_team(), row = warp * 16 + threadIdx.x % 32 / 4;
+    float scales[2] = {scale[row], scale[row + 8]};
 #pragma unroll
-    for (int j = 0; j < STATE / 16; j++) {
-        float product[2][4] = {};
-        u32 of_state[2][4];
+    for (int k = 0; k < 2; k++) {
+        read_a<SLICE>(a[k], tile, warp * 16, k * 2);
+#pragma unroll
+        for (int i = 0; i < 4; i++) a[k][i] = scale_pair(a[k][i], scales[i % 2], scales[i % 2]);
+    }
+}
+
+// Adds the product of A and the transpose of a state [N, 32].
+DEVICE void add_product(float (&sum)[16][4], const u32 (&a)[2][4], u32 state) {
+#pragma unroll
+    for (int j = 0; j < STATE / 16; j++)
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-            read_b_of_transpose<SLICE>(of_state[k], state, j * 16, k * 2);
-            mma2(product[0], product[1], a[k], of_state[k]);
+            u32 b[4];
+            read_b_of_transpose<SLICE>(b, state, j * 16, k * 2);
+            mma2(sum[2 * j], sum[2 * j + 1], a[k], b);
         }
-#pragma unroll
-        for (int u = 0; u < 2; u++)
-#pragma unroll
-            for (int k = 0; k < 4; k++) sum[2 * j + u][k] = fmaf(k < 2 ? scale0 : scale1, product[u][k], sum[2 * j + u][k]);
-        each(j, product, of_state);
-    }
 }
 
 // Where the sums of B's or C's gradient go: to their columns of dxbc, or, where the heads of a group are shared out, to
@@ -30,7 +34,7 @@ struct Sums {
 };
 
 DEVICE void store_sums(const Job &job, const Sums &sums, const float (&x)[16][4], int which) {
-    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    int warp = warp_of_team(), lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     int width = job.sizes.groups * STATE, column = which * width + job.group * STATE;
 #pragma unroll
     for (int k = 0; k < 2; k++) {
@@ -55,14 +59,12 @@ DEVICE void store_sums(const Job &job, const Sums &sums, const float (&x)[16][4]
     }
 }
 
-// What the gradients of the raw time steps and of the parameters need besides.
+// Gradients of the raw steps, and the sums of those of dt_bias, A_log and D over a chunk, [3, B chunks, H].
 struct Raw {
     bf16 *gradient;
-    const bf16 *raw;
     i64 stride;
-    const float *bias, *a_log;
-    float *sums; // [3, B chunks, H]: of dt_bias, A_log and D
-    float low, high;
+    const float *a_log;
+    float *sums;
 };
 
 // The gradients of the raw steps of a head and its sums, from the shares of its slices; by one warp, two steps a lane.
@@ -70,7 +72,10 @@ struct Finish {
     float f[2] = {}, of_dt[2] = {}, x_dy[2] = {};
 
     __device__ __forceinline__ void add(const Job &job, const Raw &raw, int i) {
-        int lane = threadIdx.x % 32;
+        int lane = threadIdx.x % 32, slice = job.first + i, head = job.sizes.head(slice);
+        const float2 *steps = reinterpret_cast<const float2 *>(job.steps + job.sizes.steps(job.sequence, slice, job.chunk));
+        float a = -expf(raw.a_log[head]);
+        float2 dt = steps[DT * CHUNK / 2 + lane], slope = steps[SLOPE * CHUNK / 2 + lane];
         const Shares &in = job.shares(i);
         float through[2], later[2];
 #pragma unroll
@@ -97,72 +102,73 @@ struct Finish {
         after = lane < 31 ? after : 0.0f;
         f[1] += before + through[0] + (after + later[1]);
         f[0] += before + (after + later[1] + later[0]);
-        int slice = job.first + i;
-        if ((slice + 1) % job.sizes.slices == 0) store(job, raw, slice / job.sizes.slices);
+        if (job.sizes.slices == 1 || (slice + 1) % job.sizes.slices == 0) store(job, raw, head, a, {dt.x, dt.y}, {slope.x, slope.y});
     }
 
-    __device__ __forceinline__ void store(const Job &job, const Raw &raw, int head) {
+    __device__ __forceinline__ void store(const Job &job, const Raw &raw, int head, float a, const float (&dt)[2],
+                                          const float (&slope)[2]) {
         int lane = threadIdx.x % 32;
-        float2 dt = *reinterpret_cast<const float2 *>(job.dt + job.sizes.steps(job.sequence, head * job.sizes.slices, job.chunk) + 2 * lane);
-        float a = -expf(raw.a_log[head]), shift = raw.bias[head], sums[3] = {};
+        float sums[3] = {};
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-            if (2 * lane + k < job.live) {
-                i64 place = (job.row0 + 2 * lane + k) * raw.stride + head;
-                float input = load(raw.raw[place]) + shift, open = softplus(input);
-                float slope = open == clamp_step(open, raw.low, raw.high) ? sigmoid(input) : 0.0f;
-                float of_raw = fmaf(f[k], a, of_dt[k]) * slope;
-                raw.gradient[place] = round_bf16(of_raw);
-                sums[0] += of_raw;
-                sums[1] = fmaf(f[k], (k ? dt.y : dt.x) * a, sums[1]);
-                sums[2] += x_dy[k];
-            }
+            float of_raw = fmaf(f[k], a, of_dt[k]) * slope[k];
+            if (2 * lane + k < job.live)
+                raw.gradient[(job.row0 + 2 * lane + k) * raw.stride + head] = round_bf16(of_raw);
+            sums[0] += of_raw;
+            sums[1] = fmaf(f[k], dt[k] * a, sums[1]);
+            sums[2] += x_dy[k];
             f[k] = of_dt[k] = x_dy[k] = 0.0f;
         }
 #pragma unroll
-        for (int k = 0; k < 3; k++) {
-            float sum = warp_sum(sums[k]);
-            i64 chunks = (i64)job.batch * job.sizes.chunks, at = (i64)job.sequence * job.sizes.chunks + job.chunk;
-            if (lane == 0) raw.sums[(k * chunks + at) * job.sizes.heads + head] = sum;
-        }
+        for (int k = 0; k < 3; k++) sums[k] = warp_sum(sums[k]);
+        i64 chunks = (i64)job.batch * job.sizes.chunks, at = (i64)job.sequence * job.sizes.chunks + job.chunk;
+#pragma unroll
+        for (int k = 0; k < 3; k++)
+            if (lane == 0) raw.sums[(k * chunks + at) * job.sizes.heads + head] = sums[k];
     }
 };
 
-// The second team: dB of its steps s; <S, R>; and its first warp what is left of each head.
+// The third team: dB of its steps s; <S, R>; and, by one warp after the other, what is left of each head.
 DEVICE void gradient_of_b(const Job &job, const Raw &raw, const Sums &sums) {
-    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, s = warp * 16 + lane / 4;
+    int warp = warp_of_team(), lane = threadIdx.x % 32;
     float sum[16][4] = {};
     Finish finish;
+    auto finish_two = [&](int i) {
+#pragma unroll 1
+        for (int k = max(i, 0); k < min(i + 2, job.members); k++)
+            if (job.sizes.head(job.first + k) % 4 == warp) finish.add(job, raw, k);
+    };
+#pragma unroll 1
     for (int i = 0; i < job.members; i++) {
-        job.next(i);
-        if (warp == 0 && i > 0) finish.add(job, raw, i - 1);
+        if (i % 2 == 0) {
+            job.next(i);
+            finish_two(i - 2);
+        }
         Stage in = job.stage(i);
         float edge = 0.0f;
         if (job.after) {
-            float last = in.log[CHUNK - 1];
             u32 x[2][4];
-            read_a<SLICE>(x[0], in.x, warp * 16, 0);
-            read_a<SLICE>(x[1], in.x, warp * 16, 2);
-            float scale0 = in.dt[s] * power2(last - in.log[s]), scale1 = in.dt[s + 8] * power2(last - in.log[s + 8]);
-            add_products(sum, x, in.r, scale0, scale1, [&](int j, const float (&)[2][4], const u32 (&r)[2][4]) {
-                if (j / 2 != warp || !job.before) return;
+            read_scaled(x, in.x, in.weight);
+            add_product(sum, x, in.r);
+            if (job.before) {
 #pragma unroll
-                for (int k = 0; k < 2; k++) {
-                    u32 state[4];
-                    read_b_of_transpose<SLICE>(state, in.s, j * 16, k * 2);
+                for (int k = 0; k < 4; k++) {
+                    u32 s[4], r[4];
+                    read_a<SLICE>(s, in.s, warp * 32 + k / 2 * 16, k % 2 * 2);
+                    read_a<SLICE>(r, in.r, warp * 32 + k / 2 * 16, k % 2 * 2);
 #pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        edge = fmaf(low(state[e]), low(r[k][e]), fmaf(high(state[e]), high(r[k][e]), edge));
+                    for (int e = 0; e < 4; e++) edge = fmaf(low(s[e]), low(r[e]), fmaf(high(s[e]), high(r[e]), edge));
                 }
-            });
-            edge = warp_sum(edge) * power2(last);
+                edge = warp_sum(edge) * in.decay[CHUNK - 1];
+            }
         }
         if (lane == 0) job.shares(i).edge[warp] = edge;
     }
     barrier();
-    if (warp == 0) finish.add(job, raw, job.members - 1);
+    finish_two((job.members - 1) / 2 * 2);
     barrier();
-    u32 z_tile = shared_address(job.stages());
+    barrier();
+    u32 z_tile = job.z_tile();
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         if (j < warp) continue;
@@ -178,33 +184,39 @@ DEVICE void gradient_of_b(const Job &job, const Raw &raw, const Sums &sums) {
     store_sums(job, sums, sum, 0);
 }
 
-// The third team: dC of its steps t, and e_t C_t^T S dy_t.
+// The fourth team: dC of its steps t, and e_t C_t^T S dy_t.
 DEVICE void gradient_of_c(const Job &job, const Sums &sums) {
-    int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, q = lane % 4, t = warp * 16 + lane / 4;
+    int warp = warp_of_team(), lane = threadIdx.x % 32, q = lane % 4, t = warp * 16 + lane / 4;
     float sum[16][4] = {};
-    u32 c[STATE / 16][4];
-#pragma unroll
-    for (int j = 0; j < STATE / 16; j++) read_a<STATE>(c[j], job.c_tile(), warp * 16, j * 2);
+#pragma unroll 1
     for (int i = 0; i < job.members; i++) {
-        job.next(i);
+        if (i % 2 == 0) job.next(i);
         Stage in = job.stage(i);
         float of_state[2] = {};
         if (job.before) {
             u32 dy[2][4];
-            read_a<SLICE>(dy[0], in.dy, warp * 16, 0);
-            read_a<SLICE>(dy[1], in.dy, warp * 16, 2);
-            float decay[2] = {power2(in.log[t]), power2(in.log[t + 8])};
-            add_products(sum, dy, in.s, decay[0], decay[1], [&](int j, const float (&product)[2][4], const u32 (&)[2][4]) {
+            read_scaled(dy, in.dy, in.decay);
+            add_product(sum, dy, in.s);
+            float y[4][4] = {}; // C^T S
 #pragma unroll
-                for (int u = 0; u < 2; u++)
+            for (int k = 0; k < STATE / 16; k++) {
+                u32 c[4], s[4];
+                read_a<STATE>(c, job.c_tile(), warp * 16, k * 2);
 #pragma unroll
-                    for (int k = 0; k < 2; k++) {
-                        u32 pair = c[j][2 * u + k];
-                        of_state[k] = fmaf(product[u][2 * k], low(pair), fmaf(product[u][2 * k + 1], high(pair), of_state[k]));
-                    }
-            });
+                for (int p = 0; p < 4; p += 2) {
+                    read_b<SLICE>(s, in.s, k * 16, p);
+                    mma2(y[p], y[p + 1], c, s);
+                }
+            }
 #pragma unroll
-            for (int k = 0; k < 2; k++) of_state[k] = quad_sum(of_state[k]) * decay[k];
+            for (int k = 0; k < 2; k++) {
+#pragma unroll
+                for (int p = 0; p < 4; p++) {
+                    u32 pair = dy[p / 2][p % 2 * 2 + k];
+                    of_state[k] = fmaf(y[p][2 * k], low(pair), fmaf(y[p][2 * k + 1], high(pair), of_state[k]));
+                }
+                of_state[k] = quad_sum(of_state[k]);
+            }
         }
 #pragma unroll
         for (int k = 0; k < 2; k++)
@@ -212,7 +224,8 @@ DEVICE void gradient_of_c(const Job &job, const Sums &sums) {
     }
     barrier();
     barrier();
-    u32 z_tile = shared_address(job.stages());
+    barrier();
+    u32 z_tile = job.z_tile();
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         if (j > warp) continue;

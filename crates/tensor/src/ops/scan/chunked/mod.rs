@@ -5,11 +5,11 @@
 //! never ratios, and at most 1. Products have bf16 factors and f32 sums: the decayed `C B^T`, the states (kept in f32
 //! where they go on) and the weighted `x` and `dy` are rounded to bf16 for them; nothing else is.
 //!
-//! Forward: `chunk_steps` makes dt and the sums of log decay, `chunk_states` the state before each chunk by going through
-//! the chunks, a few heads a block; `chunk_output` has a block for each chunk and several heads. Backward: the same two,
-//! `chunk_states` now in both directions, then `chunk_gradient`, again a block for each chunk and several heads, whose
-//! sums over heads stay in registers; what blocks share is added up in a fixed order. Slices of 32 columns of a head are
-//! independent but for those sums. All cuts follow from sizes alone.
+//! Forward: `chunk_steps` makes dt, the decays and their logarithms; `chunk_forward` goes through the chunks with the state
+//! in registers, up to three heads a block. Backward: `chunk_steps`; `chunk_states` leaves the state before each chunk and
+//! the gradient of that after it, by going through them in both directions; then `chunk_gradient` has a block for each
+//! chunk and several heads, whose sums over heads stay in registers; what blocks share is added up in a fixed order. Slices
+//! of 32 columns of a head are independent but for those sums. All cuts follow from sizes alone.
 
 use super::{Scan, ScanLayout};
 use crate::cuda::{Arg, Gpu, Source};
@@ -22,7 +22,7 @@ pub static SOURCE: Source = Source {
         include_str!("tiles.cuh"),
         include_str!("steps.cuh"),
         include_str!("states.cuh"),
-        include_str!("output.cuh"),
+        include_str!("forward.cuh"),
         include_str!("gradient.cuh"),
         include_str!("gradient_bc.cuh"),
         include_str!("chunked.cu"),
@@ -36,19 +36,21 @@ const SLICE: usize = 32;
 /// Threads of four warps, `TEAM`.
 const TEAM: usize = 128;
 
-/// Bytes of shared memory: 64 rows of B or C; of x or dy; a state; dt and its log decay.
-const ROWS_BYTES: usize = CHUNK * STATE * 2;
+/// Parts of what `chunk_steps` leaves of a chunk of a head, and how many of them the forward pass reads.
+const PARTS: usize = 5;
+const FORWARD_PARTS: usize = 4;
+
+/// Bytes of shared memory: 64 rows of B or C; of x or dy; a state; a part of the steps; the product of B and C.
+const ROWS_BYTES: usize = CHUNK * (STATE * 2 + 16);
 const SLICE_BYTES: usize = CHUNK * SLICE * 2;
 const STATE_BYTES: usize = STATE * SLICE * 2;
-const STEPS_BYTES: usize = 2 * CHUNK * 4;
-/// `Shares`.
+const PART_BYTES: usize = CHUNK * 4;
+const PRODUCT_BYTES: usize = CHUNK * CHUNK * 4;
+/// `Shares` of `gradient.cuh`.
 const SHARES_BYTES: usize = (9 * CHUNK + 4) * 4;
-/// Stages of copies under way.
-const STAGES: usize = 3;
 
-/// Blocks of each kind that work at a time on a large GPU (132 multiprocessors), which cuts aim at.
-const SWEEPS: usize = 384;
-const OUTPUTS: usize = 400;
+/// Teams and blocks that fill a large GPU (132 multiprocessors), which cuts aim at.
+const TEAMS: usize = 384;
 const GRADIENTS: usize = 132;
 /// Fewest chunks in a segment.
 const SEGMENT: usize = 8;
@@ -64,16 +66,15 @@ pub(super) fn covers(inputs: &Scan, layout: ScanLayout) -> bool {
 
 pub(super) fn forward(gpu: &Gpu, y: &Tensor, inputs: &Scan, layout: ScanLayout) -> Result<()> {
     let plan = Plan::new(gpu, inputs, layout)?;
-    let states = plan.states(1, y)?;
-    let each = largest_divisor(plan.slices_of_group(), OUTPUTS / (plan.chunks_of_batch() * layout.groups));
-    let members = plan.slices_of_group() / each;
-    let stage = STATE_BYTES + SLICE_BYTES + STEPS_BYTES;
-    let mut args = vec![ptr(y), ptr(&states), ptr(&inputs.xbc.value), ptr(&plan.dt), ptr(&plan.log_decay)];
-    args.push(ptr(&inputs.d.value));
+    let cut = plan.cut();
+    let starts = plan.starts(1, y, &cut)?;
+    let mut args = vec![ptr(y), starts.as_ref().map_or(Arg::Ptr(0), ptr)];
+    args.extend([&inputs.xbc.value, &plan.steps, &inputs.d.value].map(ptr));
     args.extend(plan.sizes());
-    args.push(int(members));
-    let grid = [plan.chunks_of_batch(), layout.groups * each, 1];
-    plan.launch("chunk_output", grid, TEAM, 2 * ROWS_BYTES + STAGES * stage, &args)
+    args.push(int(cut.each));
+    let stage = 2 * ROWS_BYTES + cut.teams * (SLICE_BYTES + FORWARD_PARTS * PART_BYTES);
+    let shared = PRODUCT_BYTES + cut.teams * STATE_BYTES + 2 * stage;
+    plan.launch("chunk_forward", [plan.tasks() / cut.teams, cut.segments, 1], cut.teams * TEAM, shared, &args)
 }
 
 pub(super) fn backward(
@@ -86,7 +87,7 @@ pub(super) fn backward(
     layout: ScanLayout,
 ) -> Result<()> {
     let plan = Plan::new(gpu, inputs, layout)?;
-    let states = plan.states(2, dy)?;
+    let states = plan.states(dy)?;
     let (heads, of_groups) = (layout.heads, 2 * layout.groups * STATE);
     let shares = largest_divisor(heads / layout.groups, GRADIENTS / (plan.chunks_of_batch() * layout.groups));
     let members = plan.slices_of_group() / shares;
@@ -96,20 +97,17 @@ pub(super) fn backward(
     };
     let sums = plan.workspace(&[3, plan.chunks_of_batch(), heads], DType::F32)?;
     let (xbc, raw) = (&inputs.xbc.value, &inputs.dt);
-    let mut args = vec![ptr(dxbc), column(ddt, raw.start), parts.as_ref().map_or(Arg::Ptr(0), ptr)];
-    args.extend([&sums, &states, xbc, dy].map(ptr));
-    args.push(column(&raw.var.value, raw.start));
     let params = [&inputs.dt_bias, &inputs.a_log, &inputs.d];
-    args.extend([&plan.dt, &plan.log_decay].map(ptr));
-    args.extend(params.map(|param| ptr(&param.value)));
+    let mut args = vec![ptr(dxbc), column(ddt, raw.start), parts.as_ref().map_or(Arg::Ptr(0), ptr)];
+    args.extend([&sums, &states, xbc, dy, &plan.steps].map(ptr));
+    args.extend([&inputs.a_log.value, &inputs.d.value].map(ptr));
     args.push(int(layout.rows.batch));
     args.extend(plan.sizes());
     args.extend([int(members), long(raw.stride())]);
-    args.extend([layout.dt_limit.0, layout.dt_limit.1].map(Arg::F32));
-    let stage = 2 * SLICE_BYTES + 2 * STATE_BYTES + STEPS_BYTES;
-    let shared = 2 * ROWS_BYTES + STAGES * stage + 2 * SHARES_BYTES;
+    let slice = 2 * SLICE_BYTES + 2 * STATE_BYTES + PARTS * PART_BYTES + SHARES_BYTES;
+    let shared = 2 * ROWS_BYTES + PRODUCT_BYTES + 4 * slice;
     let grid = [plan.chunks_of_batch(), layout.groups * shares, 1];
-    plan.launch("chunk_gradient", grid, 3 * TEAM, shared, &args)?;
+    plan.launch("chunk_gradient", grid, 4 * TEAM, shared, &args)?;
 
     if let Some(parts) = &parts {
         let mut args = vec![ptr(dxbc), ptr(parts), int(shares), long(plan.rows()), int(of_groups)];
@@ -123,38 +121,35 @@ pub(super) fn backward(
     plan.launch("chunk_total", [heads.div_ceil(TEAM / 32), 3, 1], TEAM, 0, &args)
 }
 
-/// The time steps of a scan in chunks.
+/// A scan in chunks.
 struct Plan<'a> {
     gpu: &'a Gpu,
     inputs: &'a Scan,
     layout: ScanLayout,
-    /// `[B, H, chunks, 64]`, and so is `log_decay`.
-    dt: Tensor,
-    log_decay: Tensor,
+    /// What `chunk_steps` makes, `[B, H, chunks, 5, 64]`.
+    steps: Tensor,
+}
+
+/// How going through the chunks is cut.
+struct Cut {
+    /// Chunks in a segment.
+    each: usize,
+    segments: usize,
+    /// Slices of heads in a block.
+    teams: usize,
 }
 
 impl<'a> Plan<'a> {
     fn new(gpu: &'a Gpu, inputs: &'a Scan, layout: ScanLayout) -> Result<Self> {
-        let xbc = &inputs.xbc.value;
-        let shape = [layout.rows.batch, layout.heads, layout.rows.len.div_ceil(CHUNK), CHUNK];
-        let [dt, log_decay] =
-            [xbc.device().empty(&shape, DType::F32)?, xbc.device().empty(&shape, DType::F32)?];
-        let plan = Plan { gpu, inputs, layout, dt, log_decay };
+        let shape = [layout.rows.batch, layout.heads, layout.rows.len.div_ceil(CHUNK), PARTS, CHUNK];
+        let steps = inputs.xbc.value.device().empty(&shape, DType::F32)?;
+        let plan = Plan { gpu, inputs, layout, steps };
         let warps = plan.chunks_of_batch() * layout.heads;
         let raw = &inputs.dt;
-        let args = [
-            ptr(&plan.dt),
-            ptr(&plan.log_decay),
-            column(&raw.var.value, raw.start),
-            ptr(&inputs.dt_bias.value),
-            ptr(&inputs.a_log.value),
-            long(warps),
-            int(layout.rows.len),
-            int(layout.heads),
-            long(raw.stride()),
-            Arg::F32(layout.dt_limit.0),
-            Arg::F32(layout.dt_limit.1),
-        ];
+        let mut args = vec![ptr(&plan.steps), column(&raw.var.value, raw.start)];
+        args.extend([&inputs.dt_bias, &inputs.a_log].map(|param| ptr(&param.value)));
+        args.extend([long(warps), int(layout.rows.len), int(layout.heads), long(raw.stride())]);
+        args.extend([layout.dt_limit.0, layout.dt_limit.1].map(Arg::F32));
         plan.launch("chunk_steps", [warps.div_ceil(TEAM / 32), 1, 1], TEAM, 0, &args)?;
         Ok(plan)
     }
@@ -180,6 +175,11 @@ impl<'a> Plan<'a> {
         self.slices() / self.layout.groups
     }
 
+    /// Slices of all sequences, each for a team.
+    fn tasks(&self) -> usize {
+        self.layout.rows.batch * self.slices()
+    }
+
     fn workspace(&self, shape: &[usize], dtype: DType) -> Result<Tensor> {
         self.inputs.xbc.value.device().empty(shape, dtype)
     }
@@ -189,41 +189,54 @@ impl<'a> Plan<'a> {
         [l.rows.len, l.heads, l.head_dim / SLICE, l.groups].map(int)
     }
 
-    /// The states before each chunk and, with two directions, behind them their gradients after each chunk, from `dy`:
-    /// `[directions, B, chunks, H slices, N, 32]` in bf16. Long sequences are cut into segments where there are too
-    /// few heads for a whole GPU: their final states come first, from zero, then what each starts from.
-    fn states(&self, directions: usize, dy: &Tensor) -> Result<Tensor> {
-        let batch = self.layout.rows.batch;
-        let states =
-            self.workspace(&[directions, self.chunks_of_batch(), self.slices(), STATE, SLICE], DType::BF16)?;
-        let sweeps = batch * self.slices();
-        let each = self.chunks().div_ceil((SWEEPS / sweeps).clamp(1, (self.chunks() / SEGMENT).max(1)));
+    /// Long sequences are cut into segments where there are too few heads for a whole GPU; blocks have as many teams,
+    /// which share B and C, as leave enough blocks.
+    fn cut(&self) -> Cut {
+        let most = (self.chunks() / SEGMENT).max(1);
+        let each = self.chunks().div_ceil((TEAMS / self.tasks()).clamp(1, most));
         let segments = self.chunks().div_ceil(each);
-        let blocks_of = |teams: &usize| sweeps * segments / teams;
-        let divides = |teams: &usize| self.slices_of_group().is_multiple_of(*teams);
-        let teams = [3, 2].into_iter().find(|n| divides(n) && 3 * blocks_of(n) >= SWEEPS).unwrap_or(1);
-        let sweep = |states: Arg, ends: Arg, starts: Arg| {
-            let mut args = vec![states, ends, starts, ptr(&self.inputs.xbc.value), ptr(dy)];
-            args.extend([ptr(&self.dt), ptr(&self.log_decay), int(batch)]);
-            args.extend(self.sizes());
-            args.push(int(each));
-            let shared = STAGES * (ROWS_BYTES + teams * (SLICE_BYTES + STEPS_BYTES));
-            self.launch("chunk_states", [sweeps / teams, segments, directions], teams * TEAM, shared, &args)
+        let fits = |teams: &usize| {
+            self.slices_of_group().is_multiple_of(*teams) && 3 * self.tasks() * segments >= TEAMS * teams
         };
-        let none = Arg::Ptr(0);
-        if segments == 1 {
-            sweep(ptr(&states), none, none)?;
-            return Ok(states);
-        }
-        let ends = self.workspace(&[directions, sweeps, segments, STATE * SLICE], DType::F32)?;
-        sweep(none, ptr(&ends), none)?;
-        let mut args = vec![ptr(&ends), ptr(&self.log_decay), int(batch)];
-        args.extend(self.sizes());
-        args.truncate(6);
-        args.extend([int(segments), int(each)]);
-        self.launch("chunk_join", [sweeps, STATE * SLICE / 256, directions], 256, 0, &args)?;
-        sweep(ptr(&states), none, ptr(&ends))?;
+        Cut { each, segments, teams: [3, 2].into_iter().find(fits).unwrap_or(1) }
+    }
+
+    /// The states before each chunk and, behind them, the gradients of those after each chunk:
+    /// `[2, B, chunks, H slices, N, 32]` in bf16.
+    fn states(&self, dy: &Tensor) -> Result<Tensor> {
+        let shape = [2, self.chunks_of_batch(), self.slices(), STATE, SLICE];
+        let states = self.workspace(&shape, DType::BF16)?;
+        let cut = self.cut();
+        let starts = self.starts(2, dy, &cut)?;
+        self.sweep(2, dy, &cut, [ptr(&states), Arg::Ptr(0), starts.as_ref().map_or(Arg::Ptr(0), ptr)])?;
         Ok(states)
+    }
+
+    /// What the segments start from, `[directions, B, H slices, segments, 32, 128]` (thread by thread): their final
+    /// states, from zero, and then those joined; nothing where a sequence is one segment.
+    fn starts(&self, directions: usize, dy: &Tensor, cut: &Cut) -> Result<Option<Tensor>> {
+        if cut.segments == 1 {
+            return Ok(None);
+        }
+        let ends = self.workspace(&[directions, self.tasks(), cut.segments, STATE * SLICE], DType::F32)?;
+        self.sweep(directions, dy, cut, [Arg::Ptr(0), ptr(&ends), Arg::Ptr(0)])?;
+        let l = self.layout;
+        let mut args = vec![ptr(&ends), ptr(&self.steps)];
+        args.extend([l.rows.batch, l.rows.len, l.heads, l.head_dim / SLICE, cut.segments, cut.each].map(int));
+        self.launch("chunk_join", [self.tasks(), STATE * SLICE / 256, directions], 256, 0, &args)?;
+        Ok(Some(ends))
+    }
+
+    /// Goes through the chunks, with `[states, ends, starts]` of `chunk_states`.
+    fn sweep(&self, directions: usize, dy: &Tensor, cut: &Cut, outputs: [Arg; 3]) -> Result<()> {
+        let mut args = outputs.to_vec();
+        args.extend([&self.inputs.xbc.value, dy, &self.steps].map(ptr));
+        args.push(int(self.layout.rows.batch));
+        args.extend(self.sizes());
+        args.push(int(cut.each));
+        let shared = 3 * (ROWS_BYTES + cut.teams * (SLICE_BYTES + 2 * PART_BYTES));
+        let grid = [self.tasks() / cut.teams, cut.segments, directions];
+        self.launch("chunk_states", grid, cut.teams * TEAM, shared, &args)
     }
 
     fn launch(

@@ -1,8 +1,7 @@
 #line 2 "states.cuh"
 // The states between chunks, in f32 registers, by going through the chunks of a sequence.
 
-// A team of four warps has the state of one slice of a head; a warp has 64 of the 128 rows and 16 of the 32 columns.
-constexpr int TEAM = 128;
+// A team has the state of one slice of a head; a warp has 64 of the 128 rows and 16 of the 32 columns.
 struct State {
     float x[4][2][4]; // row tiles, column tiles, C fragments
 
@@ -12,42 +11,46 @@ struct State {
         for (int i = 0; i < 32; i++) f(i * TEAM + threadIdx.x % TEAM, x[i / 8][i / 4 % 2][i % 4]);
     }
 
+    // In bf16, to memory [N, 32] or a tile.
     __device__ __forceinline__ void store(bf16 *to) const {
-        int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, q = lane % 4;
+        int lane = threadIdx.x % 32, warp = warp_of_team(), g = lane / 4, q = lane % 4;
+        to += (warp % 2 * 64 + q / 2 * 8 + g) * SLICE + (warp / 2 * 2 + q % 2) * 8;
 #pragma unroll
         for (int m = 0; m < 4; m++) {
             u32 word[4];
 #pragma unroll
-            for (int k = 0; k < 4; k++) {
-                const float *c = x[m][k % 2] + k / 2 * 2;
-                word[k] = round_bf16x2(c[0], c[1]);
-            }
+            for (int k = 0; k < 4; k++) word[k] = round_bf16x2(x[m][k % 2][k / 2 * 2], x[m][k % 2][k / 2 * 2 + 1]);
             transpose_quad(word);
-            int row = warp % 2 * 64 + m * 16 + q / 2 * 8 + g, piece = warp / 2 * 2 + q % 2;
-            *reinterpret_cast<uint4 *>(to + row * SLICE + piece * 8) = make_uint4(word[0], word[1], word[2], word[3]);
+            *reinterpret_cast<uint4 *>(to + m * 16 * SLICE) = make_uint4(word[0], word[1], word[2], word[3]);
+        }
+    }
+    __device__ __forceinline__ void put(u32 tile) const {
+        int lane = threadIdx.x % 32, warp = warp_of_team(), g = lane / 4, q = lane % 4;
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            u32 to = place<SLICE>(tile, warp % 2 * 64 + g, warp / 2 * 2 + j) + 4 * q;
+#pragma unroll
+            for (int m = 0; m < 4; m++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) // rows eight apart have their pieces in the same places
+                    write_word(to + (m * 16 + i * 8) * SLICE * 2, round_bf16x2(x[m][j][2 * i], x[m][j][2 * i + 1]));
         }
     }
 
-    // x = decay x + sum_t weight_t (row t of `rows` [CHUNK, N]) (x) (row t of `columns` [CHUNK, P]); the weights are
-    // dt 2^(last - log) forwards and 2^log backwards.
-    __device__ __forceinline__ void step(u32 rows, u32 columns, const float *dt, const float *log, bool backwards) {
-        int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, q = lane % 4;
-        float last = log[CHUNK - 1], decay = power2(last);
+    // x = decay x + sum_t weight_t (row t of `rows` [CHUNK, N]) (x) (row t of `columns` [CHUNK, P]).
+    __device__ __forceinline__ void step(u32 rows, u32 columns, float decay, const float *weight) {
+        int lane = threadIdx.x % 32, warp = warp_of_team(), q = lane % 4;
 #pragma unroll
         for (int i = 0; i < 32; i++) x[i / 8][i / 4 % 2][i % 4] *= decay;
 #pragma unroll
         for (int k = 0; k < CHUNK / 16; k++) {
-            float weight[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                int t = k * 16 + i / 2 * 8 + 2 * q + i % 2;
-                weight[i] = backwards ? power2(log[t]) : dt[t] * power2(last - log[t]);
-            }
             u32 b[4];
             read_b<SLICE>(b, columns, k * 16, warp / 2 * 2);
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                b[i] = round_bf16x2(low(b[i]) * weight[i % 2 * 2], high(b[i]) * weight[i % 2 * 2 + 1]);
+            for (int i = 0; i < 4; i++) {
+                float2 two = *reinterpret_cast<const float2 *>(weight + k * 16 + i % 2 * 8 + 2 * q);
+                b[i] = scale_pair(b[i], two.x, two.y);
+            }
 #pragma unroll
             for (int m = 0; m < 4; m++) {
                 u32 a[4];
@@ -58,25 +61,32 @@ struct State {
     }
 };
 
-// Shared memory of a stage: the rows of B (or C), and for each team the columns of x (or dy), dt and log decay.
-constexpr int STEPS_BYTES = CHUNK * 4;
-constexpr int TEAM_BYTES = TILE_BYTES<SLICE> + 2 * STEPS_BYTES;
+// Shared memory of a stage for each team: columns of x (or dy), decays and weights.
+constexpr int TEAM_BYTES = TILE_BYTES<SLICE> + 2 * PART_BYTES;
+
+// Rows of B or C by all threads of a block of one to three teams.
+DEVICE void copy_rows(u32 tile, const bf16 *from, i64 stride, int live) {
+    if (blockDim.x == 3 * TEAM) copy_tile<STATE, 3 * TEAM>(tile, from, stride, live, threadIdx.x);
+    else if (blockDim.x == 2 * TEAM) copy_tile<STATE, 2 * TEAM>(tile, from, stride, live, threadIdx.x);
+    else copy_tile<STATE, TEAM>(tile, from, stride, live, threadIdx.x);
+}
 
 // For blockIdx.z = 0 the states S before each chunk, from the first to the last; for 1 their gradients R after each
 // chunk, from the last to the first; each [B, chunks, H slices, N, P] in bf16, R behind S. blockIdx.y counts segments
 // of `each` chunks: they start from `starts` if that is given, else from zero, and leave their final state in `ends` if
 // that is; both in f32, [direction, B, H slices, segments, 32, TEAM]. Teams of a block share B or C.
 extern "C" __global__ void __launch_bounds__(3 * TEAM, 2)
-    chunk_states(bf16 *states, float *ends, const float *starts, const bf16 *xbc, const bf16 *dy, const float *dt,
-                 const float *log_decay, int batch, int len, int heads, int slices, int groups, int each) {
+    chunk_states(bf16 *states, float *ends, const float *starts, const bf16 *xbc, const bf16 *dy,
+                 const float *steps, int batch, int len, int heads, int slices, int groups, int each) {
     constexpr int STAGES = 3;
     extern __shared__ __align__(128) u8 shared[];
     Sizes sizes(len, heads, slices, groups);
-    int teams = blockDim.x / TEAM, team = threadIdx.x / TEAM, thread = threadIdx.x % TEAM;
+    int teams = blockDim.x / TEAM, team = team_of_block(), thread = threadIdx.x % TEAM;
     int task = blockIdx.x * teams + team, sequence = task / sizes.wide(), slice = task % sizes.wide();
     bool backwards = blockIdx.z == 1;
     int from = blockIdx.y * each, to = min(sizes.chunks, from + each), group = sizes.group(slice);
-    i64 row0 = (i64)sequence * len, columns_stride = backwards ? sizes.inner() : sizes.stride();
+    i64 row0 = (i64)sequence * len;
+    int columns_stride = backwards ? sizes.inner() : sizes.stride();
     const bf16 *rows_from = xbc + row0 * sizes.stride() + (backwards ? sizes.c(group) : sizes.b(group));
     const bf16 *columns_from = (backwards ? dy : xbc) + row0 * columns_stride + slice * SLICE;
     i64 end = ((((i64)blockIdx.z * batch + sequence) * sizes.wide() + slice) * gridDim.y + blockIdx.y) * (STATE * SLICE);
@@ -91,14 +101,9 @@ extern "C" __global__ void __launch_bounds__(3 * TEAM, 2)
         if (i < updates) {
             int chunk = chunk_of(i), live = sizes.live(chunk);
             u32 own = shared_address(team_at(i));
-            copy_tile<STATE>(shared_address(rows_at(i)), rows_from + chunk * CHUNK * sizes.stride(), sizes.stride(),
-                             live, threadIdx.x, blockDim.x);
-            copy_tile<SLICE>(own, columns_from + chunk * CHUNK * columns_stride, columns_stride, live, thread, TEAM);
-            i64 steps = sizes.steps(sequence, slice, chunk);
-            if (thread < 2 * CHUNK / 4) {
-                const float *source = thread < CHUNK / 4 ? dt : log_decay;
-                copy_async(own + TILE_BYTES<SLICE> + thread * 16, source + steps + thread % (CHUNK / 4) * 4, true);
-            }
+            copy_rows(shared_address(rows_at(i)), rows_from + (i64)chunk * CHUNK * sizes.stride(), sizes.stride(), live);
+            copy_tile<SLICE, TEAM>(own, columns_from + (i64)chunk * CHUNK * columns_stride, columns_stride, live, thread);
+            copy_steps<2>(own + TILE_BYTES<SLICE>, steps + sizes.steps(sequence, slice, chunk) + DECAY * CHUNK, thread);
         }
         copy_commit();
     };
@@ -113,27 +118,36 @@ extern "C" __global__ void __launch_bounds__(3 * TEAM, 2)
         copy_wait<1>();
         __syncthreads();
         fetch(i + 2);
-        const float *steps = reinterpret_cast<const float *>(team_at(i) + TILE_BYTES<SLICE>);
-        state.step(shared_address(rows_at(i)), shared_address(team_at(i)), steps, steps + CHUNK, backwards);
+        // Backwards the weight of a step is the decay through it.
+        const float *decay = reinterpret_cast<const float *>(team_at(i) + TILE_BYTES<SLICE>);
+        state.step(shared_address(rows_at(i)), shared_address(team_at(i)), decay[CHUNK - 1], decay + (backwards ? 0 : CHUNK));
     }
     if (ends) state.each([&](int at, float &x) { ends[end + at] = x; });
 }
 
 // Turns the final states of segments that started from zero into what each starts from. A thread has an entry.
-extern "C" __global__ void chunk_join(float *ends, const float *log_decay, int batch, int len, int heads, int slices,
+extern "C" __global__ void chunk_join(float *ends, const float *steps, int batch, int len, int heads, int slices,
                                       int segments, int each) {
     int chunks = ceil_div(len, CHUNK), wide = heads * slices;
     i64 pair = blockIdx.x; // [B, H slices]
     bool backwards = blockIdx.z == 1;
     float *at = ends + ((i64)blockIdx.z * batch * wide + pair) * segments * (STATE * SLICE) + blockIdx.y * blockDim.x +
                 threadIdx.x;
-    const float *log = log_decay + pair / slices * chunks * CHUNK + CHUNK - 1;
-    float state = 0.0f;
+    const float *last = steps + pair / slices * chunks * (PARTS * CHUNK) + LOG * CHUNK + CHUNK - 1;
+    auto segment = [&](int i) { return backwards ? segments - 1 - i : i; };
+    auto end_of = [&](int i) { return i < segments ? at[(i64)segment(i) * (STATE * SLICE)] : 0.0f; };
+    auto log_of = [&](int i) { // summed over lanes
+        int chunk = segment(i) * each + threadIdx.x % 32;
+        float sum = 0.0f;
+        for (int from = 0; i < segments && from < each; from += 32)
+            if (from + threadIdx.x % 32 < each && chunk + from < chunks) sum += last[(i64)(chunk + from) * (PARTS * CHUNK)];
+        return sum;
+    };
+    float state = 0.0f, end = end_of(0), log = log_of(0);
     for (int i = 0; i < segments; i++) {
-        int segment = backwards ? segments - 1 - i : i;
-        float end = at[(i64)segment * (STATE * SLICE)], sum = 0.0f;
-        for (int chunk = segment * each; chunk < min(chunks, (segment + 1) * each); chunk++) sum += log[chunk * CHUNK];
-        at[(i64)segment * (STATE * SLICE)] = state;
-        state = fmaf(power2(sum), state, end);
+        float next_end = end_of(i + 1), next_log = log_of(i + 1);
+        at[(i64)segment(i) * (STATE * SLICE)] = state;
+        state = fmaf(power2(warp_sum(log)), state, end);
+        end = next_end, log = next_log;
     }
 }

@@ -7,26 +7,25 @@ constexpr float LEAST = -160.0f;
 // Keeps a NaN.
 DEVICE float clamp_step(float open, float low, float high) { return open < low ? low : open > high ? high : open; }
 
-// dt, and the log2 of the decay from the chunk's begin through each step, [B, H, chunks, CHUNK]; beyond the sequence dt
-// is 0 and the decay 1. A warp has a chunk of a head, a lane two steps.
-extern "C" __global__ void chunk_steps(float *dt, float *log_decay, const bf16 *raw, const float *bias,
-                                       const float *a_log, i64 warps, int len, int heads, i64 raw_stride, float low,
-                                       float high) {
+// steps [B, H, chunks, PARTS, CHUNK]. Beyond the sequence dt is 0 and the decay 1. A warp has a chunk of a head, a lane two
+// steps.
+extern "C" __global__ void chunk_steps(float *steps, const bf16 *raw, const float *bias, const float *a_log, i64 warps,
+                                       int len, int heads, i64 raw_stride, float low, float high) {
     i64 warp = ((i64)blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (warp >= warps) return;
     int lane = threadIdx.x % 32, chunks = ceil_div(len, CHUNK);
     int head = (int)(warp % heads), chunk = (int)(warp / heads % chunks);
     i64 sequence = warp / heads / chunks;
-    float slope = -expf(a_log[head]) * 1.44269504f, shift = bias[head];
-    float step[2], log[2];
+    float rate = -expf(a_log[head]) * 1.44269504f, shift = bias[head];
+    float dt[2] = {}, log[2] = {}, slope[2] = {};
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         int t = chunk * CHUNK + 2 * lane + i;
-        bool live = t < len;
-        float open = softplus(live ? load(raw[(sequence * len + t) * raw_stride + head]) + shift : 0.0f);
-        step[i] = live ? clamp_step(open, low, high) : 0.0f;
-        float of_step = step[i] * slope;
-        log[i] = !live ? 0.0f : of_step < LEAST ? LEAST : of_step;
+        if (t >= len) continue;
+        float input = load(raw[(sequence * len + t) * raw_stride + head]) + shift, open = softplus(input);
+        dt[i] = clamp_step(open, low, high);
+        slope[i] = open == dt[i] ? sigmoid(input) : 0.0f;
+        log[i] = dt[i] * rate < LEAST ? LEAST : dt[i] * rate;
     }
     float both = log[0] + log[1], through = both;
 #pragma unroll
@@ -36,9 +35,14 @@ extern "C" __global__ void chunk_steps(float *dt, float *log_decay, const bf16 *
     }
     float before = __shfl_up_sync(0xffffffffu, through, 1);
     if (lane == 0) before = 0.0f;
-    i64 to = ((sequence * heads + head) * chunks + chunk) * CHUNK + 2 * lane;
-    *reinterpret_cast<float2 *>(dt + to) = make_float2(step[0], step[1]);
-    *reinterpret_cast<float2 *>(log_decay + to) = make_float2(before + log[0], before + both);
+    float last = __shfl_sync(0xffffffffu, before + both, 31);
+    log[0] += before, log[1] = before + both;
+    float2 *to = reinterpret_cast<float2 *>(steps + ((sequence * heads + head) * chunks + chunk) * (PARTS * CHUNK)) + lane;
+    to[DT * CHUNK / 2] = make_float2(dt[0], dt[1]);
+    to[LOG * CHUNK / 2] = make_float2(log[0], log[1]);
+    to[DECAY * CHUNK / 2] = make_float2(power2(log[0]), power2(log[1]));
+    to[WEIGHT * CHUNK / 2] = make_float2(dt[0] * power2(last - log[0]), dt[1] * power2(last - log[1]));
+    to[SLOPE * CHUNK / 2] = make_float2(slope[0], slope[1]);
 }
 
 // Adds up the parts of the gradients of B and C, [parts, R, 2 G N], into their columns of dxbc; a thread has 8 of them.

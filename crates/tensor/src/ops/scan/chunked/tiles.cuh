@@ -8,19 +8,33 @@
 
 // Steps in a chunk, state size, and columns of a head that are worked on at once.
 constexpr int CHUNK = 64, STATE = 128, SLICE = 32;
+// Threads of a team, four warps.
+constexpr int TEAM = 128;
 
-// Rows of W elements, in pieces of 16 bytes that are moved about so that eight rows at one piece, as ldmatrix reads
-// them, lie in different banks.
+// The number of a warp in its team, and of a team in its block: known to be the same in all lanes of a warp.
+DEVICE int warp_of_team() { return __shfl_sync(0xffffffffu, (int)(threadIdx.x / 32 % 4), 0); }
+DEVICE int team_of_block() { return __shfl_sync(0xffffffffu, (int)(threadIdx.x / TEAM), 0); }
+
+// Where a piece of 16 bytes of a row of W elements lies, such that eight rows at one piece, as ldmatrix reads them, have
+// different banks: wide rows are one piece apart, in others the pieces are moved about.
+template <int W> constexpr int ROW_BYTES = W == STATE ? W * 2 + 16 : W * 2;
 template <int W> DEVICE u32 place(u32 tile, int row, int piece) {
-    if constexpr (W == SLICE) {
-        return tile + row * 64 + ((piece ^ (row >> 1 & 3)) << 4);
+    if constexpr (W == STATE) {
+        return tile + row * ROW_BYTES<W> + piece * 16;
+    } else if constexpr (W == SLICE) {
+        return tile + row * ROW_BYTES<W> + ((piece ^ (row >> 1 & 3)) << 4);
     } else {
-        return tile + row * (2 * W) + ((piece ^ (row & 7)) << 4);
+        return tile + row * ROW_BYTES<W> + ((piece ^ (row & 7)) << 4);
     }
 }
 
-template <int W> constexpr int TILE_BYTES = CHUNK * W * 2;
-constexpr int STATE_BYTES = STATE * SLICE * 2;
+template <int W> constexpr int TILE_BYTES = CHUNK * ROW_BYTES<W>;
+constexpr int STATE_BYTES = STATE * ROW_BYTES<SLICE>;
+
+// What chunk_steps leaves of the steps of a chunk of a head, CHUNK each: dt; the log2 of the decay from the chunk's begin
+// through the step; that decay; dt times the decay from after the step to the chunk's end; the derivative of dt.
+enum { DT, LOG, DECAY, WEIGHT, SLOPE, PARTS };
+constexpr int PART_BYTES = CHUNK * 4;
 
 DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 
@@ -57,17 +71,17 @@ template <int W> DEVICE void read_b_of_transpose(u32 (&b)[4], u32 tile, int row,
 
 // C += A B for two column tiles.
 DEVICE void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 DEVICE void mma2(float (&c0)[4], float (&c1)[4], const u32 (&a)[4], const u32 (&b)[4]) {
     mma(c0, a, b[0], b[1]);
     mma(c1, a, b[2], b[3]);
 }
 
-// 16 bytes to shared memory, zeros where `live` is false (then nothing is read).
+// 16 bytes to shared memory, zeros where `live` is false: then nothing is read, wherever `from` points.
 DEVICE void copy_async(u32 to, const void *from, bool live) {
     int bytes = live ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
@@ -76,24 +90,42 @@ DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory");
 // Until at most PENDING groups of this thread are under way.
 template <int PENDING> DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
 
-// Rows [row, limit) of a matrix, as far as they are real, into a tile of W columns; by `threads` threads.
-template <int W>
-DEVICE void copy_tile(u32 tile, const bf16 *from, i64 stride, int live, int thread, int threads) {
-    constexpr int PIECES = W / 8;
-    for (int i = thread; i < CHUNK * PIECES; i += threads) {
-        int row = i / PIECES, piece = i % PIECES;
-        bool real = row < live;
-        copy_async(place<W>(tile, row, piece), from + (real ? row : 0) * stride + piece * 8, real);
+// The first `live` rows of W columns into a tile, zeros below; by COUNT threads.
+template <int W, int COUNT> DEVICE void copy_tile(u32 tile, const bf16 *from, int stride, int live, u32 thread) {
+    constexpr int PIECES = W / 8, STEP = COUNT / PIECES; // rows at a time
+    static_assert(COUNT % PIECES == 0 && STEP % 8 == 0, "the place in a row stays the same");
+    int row = thread / PIECES, piece = thread % PIECES;
+    u32 to = place<W>(tile, row, piece);
+    const bf16 *at = from + row * stride + piece * 8;
+#pragma unroll
+    for (int i = 0; i < CHUNK; i += STEP) {
+        bool real = row + i < live;
+        if (CHUNK % STEP == 0 || row + i < CHUNK) copy_async(to + i * ROW_BYTES<W>, at + i * stride, real);
     }
 }
-// A state [N, P], whole in memory.
-DEVICE void copy_state(u32 tile, const bf16 *from, int thread, int threads) {
-    for (int i = thread; i < STATE * SLICE / 8; i += threads)
-        copy_async(place<SLICE>(tile, i / 4, i % 4), from + i * 8, true);
+// A state [N, 32], whole in memory; by COUNT threads.
+template <int COUNT> DEVICE void copy_state(u32 tile, const bf16 *from, u32 thread) {
+    u32 to = place<SLICE>(tile, thread / 4, thread % 4);
+#pragma unroll
+    for (int i = 0; i < STATE * SLICE; i += COUNT * 8) copy_async(to + i * 2, from + i + thread * 8, true);
 }
+// COUNT parts of the steps of a chunk of a head.
+template <int COUNT> DEVICE void copy_steps(u32 to, const float *from, u32 thread) {
+    if (thread < COUNT * CHUNK / 4) copy_async(to + thread * 16, from + thread * 4, true);
+}
+
+DEVICE u32 read_word(u32 from) {
+    u32 x;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(from));
+    return x;
+}
+DEVICE void write_word(u32 to, u32 x) { asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory"); }
 
 DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
 DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+DEVICE u32 scale_pair(u32 pair, float of_low, float of_high) {
+    return round_bf16x2(low(pair) * of_low, high(pair) * of_high);
+}
 
 // 2^x, to two units in the last place; 0 where that is below the normal numbers.
 DEVICE float power2(float x) {
@@ -131,17 +163,18 @@ struct Sizes {
 
     // Slices of all heads; the columns of x are SLICE times as many.
     __device__ __forceinline__ int wide() const { return heads * slices; }
-    __device__ __forceinline__ i64 stride() const { return wide() * SLICE + 2 * groups * STATE; }
-    __device__ __forceinline__ i64 inner() const { return wide() * SLICE; }
+    __device__ __forceinline__ int stride() const { return wide() * SLICE + 2 * groups * STATE; }
+    __device__ __forceinline__ int inner() const { return wide() * SLICE; }
     __device__ __forceinline__ int group(int slice) const { return slice / (wide() / groups); }
     // First columns of B and C.
     __device__ __forceinline__ int b(int group) const { return wide() * SLICE + group * STATE; }
     __device__ __forceinline__ int c(int group) const { return b(group) + groups * STATE; }
     // Steps of a chunk that are real.
     __device__ __forceinline__ int live(int chunk) const { return min(CHUNK, len - chunk * CHUNK); }
-    // Place of a chunk of a slice's head in dt and log_decay [B, H, chunks, CHUNK].
+    __device__ __forceinline__ int head(int slice) const { return slices == 1 ? slice : slice / slices; }
+    // Place of a chunk of a slice's head in steps [B, H, chunks, PARTS, CHUNK].
     __device__ __forceinline__ i64 steps(int sequence, int slice, int chunk) const {
-        return (((i64)sequence * heads + slice / slices) * chunks + chunk) * CHUNK;
+        return (((i64)sequence * heads + head(slice)) * chunks + chunk) * (PARTS * CHUNK);
     }
     // Place of a state in [B, chunks, H slices, N, P].
     __device__ __forceinline__ i64 state(int sequence, int slice, int chunk) const {
