@@ -2,7 +2,8 @@
 // The output, chunk by chunk, with S the state before a chunk:
 //   y_t = sum_{s <= t} (C_t.B_s) 2^(log_t - log_s) dt_s x_s + 2^log_t C_t^T S + D x_t
 
-// Bytes of shared memory: C B^T in fragments; of a stage B and C, and of each team x and all parts of the steps but one.
+// Bytes of shared memory: C B^T in fragments; of a stage B and C, and of each team x and the parts of the steps before
+// SLOPE.
 constexpr int CB_BYTES = CHUNK * CHUNK * 4, SHARED_STAGE = 2 * TILE_BYTES<STATE>;
 constexpr int FORWARD_TEAM_BYTES = TILE_BYTES<SLICE> + SLOPE * PART_BYTES;
 
@@ -125,6 +126,7 @@ extern "C" __global__ void __launch_bounds__(3 * TEAM, 1)
             state.put(state_tile);
         }
         int live = sizes.live(from + i);
+        bf16 *to = y + (row0 + (i64)(from + i) * CHUNK) * sizes.inner() + slice * SLICE + q * 8;
 #pragma unroll
         for (int k = 0; k < 2; k++) {
             int row = t + 8 * k;
@@ -136,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(3 * TEAM, 1)
             }
             transpose_quad(word);
             if (row < live)
-                *reinterpret_cast<uint4 *>(y + (row0 + (from + i) * CHUNK + row) * sizes.inner() + slice * SLICE + q * 8) =
+                *reinterpret_cast<uint4 *>(to + row * sizes.inner()) =
                     make_uint4(word[0], word[1], word[2], word[3]);
         }
     }

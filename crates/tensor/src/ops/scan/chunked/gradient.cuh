@@ -1,6 +1,7 @@
 #line 2 "gradient.cuh"
-// The gradients of a chunk, from the states S before it and their gradients R after it. With L[t, s] = 2^(log_t - log_s)
-// for s <= t, e_t = 2^log_t, d_s = 2^(last - log_s), M = (C B^T) L and G = dy x^T, all [CHUNK, CHUNK], for a head:
+// The gradients of a chunk, from the states S before it and their gradients R after it. For a head, with
+// L[t, s] = 2^(log_t - log_s) for s <= t, e_t = 2^log_t, d_s = 2^(last - log_s), M = (C B^T) L and G = dy x^T, all of
+// these matrices [CHUNK, CHUNK]:
 //   dx_s = dt_s (sum_t M[t, s] dy_t + d_s R^T B_s) + D dy_s
 //   dB_s = sum_t Z[t, s] C_t + dt_s d_s R x_s,   dC_t = sum_s Z[t, s] B_s + e_t S dy_t,   Z[t, s] = L dt_s G
 // summed over heads; Z is summed before it is multiplied. The gradient of dt_s apart from the decay is
@@ -11,8 +12,8 @@
 // off its diagonal, exact but for the rounding of f32; the others have terms of one kind each, so that nothing large
 // cancels where the decay is strong.
 //
-// A block has a chunk and `members` slices of heads of one group, two at a time, and four teams of four warps: one for dx
-// and W of each of the two slices, one for dB, one for dC; a warp has 16 steps.
+// A block has a chunk and `members` slices of heads of one group, two at a time, and four teams: one for dx and W of
+// each of the two slices, one for dB, one for dC; a warp has 16 steps.
 
 constexpr int BLOCK = 4 * TEAM;
 constexpr int SLICE_STAGE = 2 * TILE_BYTES<SLICE> + 2 * STATE_BYTES + PARTS * PART_BYTES;
@@ -130,6 +131,7 @@ DEVICE void gradient_of_x(const Job &job, int which) {
                     inter[k] = fmaf(du[p][2 * k], low(pair), fmaf(du[p][2 * k + 1], high(pair), inter[k]));
                 }
         }
+        bf16 *to = job.dxbc + job.row0 * job.sizes.stride() + (job.first + i) * SLICE + q * 8;
         float row[2] = {}, diagonal[2] = {}, x_dy[2] = {};
 #pragma unroll
         for (int n = 0; n < 4; n++) {
@@ -216,7 +218,7 @@ DEVICE void gradient_of_x(const Job &job, int which) {
             }
             transpose_quad(word);
             if (at < job.live)
-                *reinterpret_cast<uint4 *>(job.dxbc + (job.row0 + at) * job.sizes.stride() + (job.first + i) * SLICE + q * 8) =
+                *reinterpret_cast<uint4 *>(to + at * job.sizes.stride()) =
                     make_uint4(word[0], word[1], word[2], word[3]);
         }
     }
@@ -236,8 +238,9 @@ DEVICE void gradient_of_x(const Job &job, int which) {
 #pragma unroll
         for (int u = 0; u < 2; u++) {
             float4 more = other[(n * 2 + u) * 32];
-            write_word(place<CHUNK>(z_tile, s, j * 2 + u) + 4 * q, round_bf16x2(z[n][u][0] + more.x, z[n][u][1] + more.y));
-            write_word(place<CHUNK>(z_tile, s + 8, j * 2 + u) + 4 * q, round_bf16x2(z[n][u][2] + more.z, z[n][u][3] + more.w));
+            u32 to[2] = {place<CHUNK>(z_tile, s, j * 2 + u) + 4 * q, place<CHUNK>(z_tile, s + 8, j * 2 + u) + 4 * q};
+            write_word(to[0], round_bf16x2(z[n][u][0] + more.x, z[n][u][1] + more.y));
+            write_word(to[1], round_bf16x2(z[n][u][2] + more.z, z[n][u][3] + more.w));
         }
     }
     barrier(); // Z^T is there

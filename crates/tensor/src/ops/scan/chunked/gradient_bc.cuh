@@ -73,7 +73,8 @@ struct Finish {
 
     __device__ __forceinline__ void add(const Job &job, const Raw &raw, int i) {
         int lane = threadIdx.x % 32, slice = job.first + i, head = job.sizes.head(slice);
-        const float2 *steps = reinterpret_cast<const float2 *>(job.steps + job.sizes.steps(job.sequence, slice, job.chunk));
+        i64 of_head = job.sizes.steps(job.sequence, slice, job.chunk);
+        const float2 *steps = reinterpret_cast<const float2 *>(job.steps + of_head);
         float a = -expf(raw.a_log[head]);
         float2 dt = steps[DT * CHUNK / 2 + lane], slope = steps[SLOPE * CHUNK / 2 + lane];
         const Shares &in = job.shares(i);
@@ -102,7 +103,8 @@ struct Finish {
         after = lane < 31 ? after : 0.0f;
         f[1] += before + through[0] + (after + later[1]);
         f[0] += before + (after + later[1] + later[0]);
-        if (job.sizes.slices == 1 || (slice + 1) % job.sizes.slices == 0) store(job, raw, head, a, {dt.x, dt.y}, {slope.x, slope.y});
+        if (job.sizes.slices == 1 || (slice + 1) % job.sizes.slices == 0)
+            store(job, raw, head, a, {dt.x, dt.y}, {slope.x, slope.y});
     }
 
     __device__ __forceinline__ void store(const Job &job, const Raw &raw, int head, float a, const float (&dt)[2],

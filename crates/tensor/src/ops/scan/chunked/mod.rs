@@ -5,11 +5,11 @@
 //! never ratios, and at most 1. Products have bf16 factors and f32 sums: the decayed `C B^T`, the states (kept in f32
 //! where they go on) and the weighted `x` and `dy` are rounded to bf16 for them; nothing else is.
 //!
-//! Forward: `chunk_steps` makes dt, the decays and their logarithms; `chunk_forward` goes through the chunks with the state
-//! in registers, up to three heads a block. Backward: `chunk_steps`; `chunk_states` leaves the state before each chunk and
-//! the gradient of that after it, by going through them in both directions; then `chunk_gradient` has a block for each
-//! chunk and several heads, whose sums over heads stay in registers; what blocks share is added up in a fixed order. Slices
-//! of 32 columns of a head are independent but for those sums. All cuts follow from sizes alone.
+//! Forward: `chunk_steps` makes dt, the decays and their logarithms; `chunk_forward` goes through the chunks with the
+//! state in registers, up to three heads a block. Backward: `chunk_steps`; `chunk_states` leaves the state before each
+//! chunk and the gradient of that after it, by going through them in both directions; then `chunk_gradient` has a block
+//! for each chunk and several heads, whose sums over heads stay in registers; what blocks share is added up in a fixed
+//! order. Slices of 32 columns of a head are independent but for those sums. All cuts follow from sizes alone.
 
 use super::{Scan, ScanLayout};
 use crate::cuda::{Arg, Gpu, Source};
@@ -55,7 +55,8 @@ const GRADIENTS: usize = 132;
 /// Fewest chunks in a segment.
 const SEGMENT: usize = 8;
 
-/// Whether this form covers a scan: in bf16, with 128 states and heads of a multiple of 32 columns, aligned to 16 bytes.
+/// Whether this form covers a scan: in bf16, with 128 states and heads of a multiple of 32 columns, aligned to 16 bytes
+/// (as whole tensors from a pool are).
 pub(super) fn covers(inputs: &Scan, layout: ScanLayout) -> bool {
     let xbc = &inputs.xbc.value;
     xbc.dtype() == DType::BF16

@@ -89,7 +89,8 @@ extern "C" __global__ void __launch_bounds__(3 * TEAM, 2)
     int columns_stride = backwards ? sizes.inner() : sizes.stride();
     const bf16 *rows_from = xbc + row0 * sizes.stride() + (backwards ? sizes.c(group) : sizes.b(group));
     const bf16 *columns_from = (backwards ? dy : xbc) + row0 * columns_stride + slice * SLICE;
-    i64 end = ((((i64)blockIdx.z * batch + sequence) * sizes.wide() + slice) * gridDim.y + blockIdx.y) * (STATE * SLICE);
+    i64 end = (((i64)blockIdx.z * batch + sequence) * sizes.wide() + slice) * gridDim.y + blockIdx.y;
+    end *= STATE * SLICE;
     if (states && backwards) states += (i64)batch * sizes.chunks * sizes.wide() * (STATE * SLICE);
 
     int bytes = TILE_BYTES<STATE> + teams * TEAM_BYTES;
@@ -101,8 +102,9 @@ extern "C" __global__ void __launch_bounds__(3 * TEAM, 2)
         if (i < updates) {
             int chunk = chunk_of(i), live = sizes.live(chunk);
             u32 own = shared_address(team_at(i));
-            copy_rows(shared_address(rows_at(i)), rows_from + (i64)chunk * CHUNK * sizes.stride(), sizes.stride(), live);
-            copy_tile<SLICE, TEAM>(own, columns_from + (i64)chunk * CHUNK * columns_stride, columns_stride, live, thread);
+            i64 row = (i64)chunk * CHUNK;
+            copy_rows(shared_address(rows_at(i)), rows_from + row * sizes.stride(), sizes.stride(), live);
+            copy_tile<SLICE, TEAM>(own, columns_from + row * columns_stride, columns_stride, live, thread);
             copy_steps<2>(own + TILE_BYTES<SLICE>, steps + sizes.steps(sequence, slice, chunk) + DECAY * CHUNK, thread);
         }
         copy_commit();
@@ -113,14 +115,16 @@ extern "C" __global__ void __launch_bounds__(3 * TEAM, 2)
     if (starts) state.each([&](int at, float &x) { x = starts[end + at]; });
     for (int i = 0; i < to - from; i++) {
         int chunk = chunk_of(i);
-        if (states && chunk != (backwards ? sizes.chunks - 1 : 0)) state.store(states + sizes.state(sequence, slice, chunk));
+        bool first = chunk == (backwards ? sizes.chunks - 1 : 0); // its state is 0, and nobody reads it
+        if (states && !first) state.store(states + sizes.state(sequence, slice, chunk));
         if (i == updates) break;
         copy_wait<1>();
         __syncthreads();
         fetch(i + 2);
         // Backwards the weight of a step is the decay through it.
         const float *decay = reinterpret_cast<const float *>(team_at(i) + TILE_BYTES<SLICE>);
-        state.step(shared_address(rows_at(i)), shared_address(team_at(i)), decay[CHUNK - 1], decay + (backwards ? 0 : CHUNK));
+        const float *weight = backwards ? decay : decay + (WEIGHT - DECAY) * CHUNK;
+        state.step(shared_address(rows_at(i)), shared_address(team_at(i)), decay[CHUNK - 1], weight);
     }
     if (ends) state.each([&](int at, float &x) { ends[end + at] = x; });
 }
@@ -137,10 +141,9 @@ extern "C" __global__ void chunk_join(float *ends, const float *steps, int batch
     auto segment = [&](int i) { return backwards ? segments - 1 - i : i; };
     auto end_of = [&](int i) { return i < segments ? at[(i64)segment(i) * (STATE * SLICE)] : 0.0f; };
     auto log_of = [&](int i) { // summed over lanes
-        int chunk = segment(i) * each + threadIdx.x % 32;
+        int from = segment(i) * each, to = i < segments ? min(chunks, from + each) : 0;
         float sum = 0.0f;
-        for (int from = 0; i < segments && from < each; from += 32)
-            if (from + threadIdx.x % 32 < each && chunk + from < chunks) sum += last[(i64)(chunk + from) * (PARTS * CHUNK)];
+        for (int chunk = from + threadIdx.x % 32; chunk < to; chunk += 32) sum += last[(i64)chunk * (PARTS * CHUNK)];
         return sum;
     };
     float state = 0.0f, end = end_of(0), log = log_of(0);

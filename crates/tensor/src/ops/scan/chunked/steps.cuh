@@ -7,8 +7,8 @@ constexpr float LEAST = -160.0f;
 // Keeps a NaN.
 DEVICE float clamp_step(float open, float low, float high) { return open < low ? low : open > high ? high : open; }
 
-// steps [B, H, chunks, PARTS, CHUNK]. Beyond the sequence dt is 0 and the decay 1. A warp has a chunk of a head, a lane two
-// steps.
+// steps [B, H, chunks, PARTS, CHUNK]. Beyond the sequence dt is 0 and the decay 1. A warp has a chunk of a head, a lane
+// two steps.
 extern "C" __global__ void chunk_steps(float *steps, const bf16 *raw, const float *bias, const float *a_log, i64 warps,
                                        int len, int heads, i64 raw_stride, float low, float high) {
     i64 warp = ((i64)blockIdx.x * blockDim.x + threadIdx.x) / 32;
@@ -37,7 +37,8 @@ extern "C" __global__ void chunk_steps(float *steps, const bf16 *raw, const floa
     if (lane == 0) before = 0.0f;
     float last = __shfl_sync(0xffffffffu, before + both, 31);
     log[0] += before, log[1] = before + both;
-    float2 *to = reinterpret_cast<float2 *>(steps + ((sequence * heads + head) * chunks + chunk) * (PARTS * CHUNK)) + lane;
+    steps += ((sequence * heads + head) * chunks + chunk) * (PARTS * CHUNK);
+    float2 *to = reinterpret_cast<float2 *>(steps) + lane;
     to[DT * CHUNK / 2] = make_float2(dt[0], dt[1]);
     to[LOG * CHUNK / 2] = make_float2(log[0], log[1]);
     to[DECAY * CHUNK / 2] = make_float2(power2(log[0]), power2(log[1]));

@@ -15,8 +15,8 @@ constexpr int TEAM = 128;
 DEVICE int warp_of_team() { return __shfl_sync(0xffffffffu, (int)(threadIdx.x / 32 % 4), 0); }
 DEVICE int team_of_block() { return __shfl_sync(0xffffffffu, (int)(threadIdx.x / TEAM), 0); }
 
-// Where a piece of 16 bytes of a row of W elements lies, such that eight rows at one piece, as ldmatrix reads them, have
-// different banks: wide rows are one piece apart, in others the pieces are moved about.
+// Where a piece of 16 bytes of a row of W elements lies, such that eight rows at one piece, as ldmatrix reads them, are
+// in different banks: wide rows are one piece apart, in others the pieces are moved about.
 template <int W> constexpr int ROW_BYTES = W == STATE ? W * 2 + 16 : W * 2;
 template <int W> DEVICE u32 place(u32 tile, int row, int piece) {
     if constexpr (W == STATE) {
@@ -31,8 +31,9 @@ template <int W> DEVICE u32 place(u32 tile, int row, int piece) {
 template <int W> constexpr int TILE_BYTES = CHUNK * ROW_BYTES<W>;
 constexpr int STATE_BYTES = STATE * ROW_BYTES<SLICE>;
 
-// What chunk_steps leaves of the steps of a chunk of a head, CHUNK each: dt; the log2 of the decay from the chunk's begin
-// through the step; that decay; dt times the decay from after the step to the chunk's end; the derivative of dt.
+// What chunk_steps leaves of the steps of a chunk of a head, CHUNK each: dt; the log2 of the decay from the begin of
+// the chunk through the step; that decay; dt times the decay from after the step to the chunk's end; the derivative of
+// dt.
 enum { DT, LOG, DECAY, WEIGHT, SLOPE, PARTS };
 constexpr int PART_BYTES = CHUNK * 4;
 
@@ -69,7 +70,7 @@ template <int W> DEVICE void read_b_of_transpose(u32 (&b)[4], u32 tile, int row,
     ldmatrix(b, place<W>(tile, row + lane % 8 + lane / 16 * 8, piece + lane / 8 % 2));
 }
 
-// C += A B for two column tiles.
+// C += A B, and for two column tiles.
 DEVICE void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
