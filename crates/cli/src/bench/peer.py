@@ -5,7 +5,9 @@ import torch, transformers
 import torch.nn.functional as F
 
 batch, tokens, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-fields = json.loads(sys.argv[4])
+# config.json writes infinity as {"__float__": "Infinity"}.
+special = lambda fields: float(fields["__float__"]) if set(fields) == {"__float__"} else fields
+fields = json.loads(sys.argv[4], object_hook=special)
 config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
 dtype = torch.bfloat16 if device == "cuda" else torch.float32
 torch.manual_seed(0)
