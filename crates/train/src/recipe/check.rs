@@ -6,9 +6,10 @@ use super::Resolved;
 use tensor::Device;
 use tensor::params::{Init, ParamSpec, Params, Role};
 
+use super::choices::{Precision, Rounding};
 use super::error::{Error, Result};
 use super::layers::Origin;
-use super::types::{Precision, Recipe, Rounding};
+use super::types::Recipe;
 use crate::schedule::Shape;
 
 impl Resolved {

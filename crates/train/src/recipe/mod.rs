@@ -19,6 +19,7 @@
 //! ```
 
 mod check;
+mod choices;
 mod defaults;
 mod error;
 mod frozen;
@@ -30,13 +31,11 @@ mod resolve;
 mod tests;
 mod types;
 
+pub use choices::{Diagnostics, Examples, Kernels, Precision, Recompute, Rounding};
 pub use defaults::default;
 pub use error::{Error, Result};
 pub use frozen::fingerprint;
 pub use keys::{KEYS, Key, Kind};
 pub use layers::{ENV_PREFIX, Origin, Setting};
 pub use resolve::{Resolved, Sources, model_key, optimizer_of, resolve};
-pub use types::{
-    AdamW, Data, Diagnostics, Examples, Kernels, Model, Optimizer, Precision, Recipe, Recompute, Rounding,
-    Run, Train,
-};
+pub use types::{AdamW, Data, Model, Optimizer, Recipe, Run, Train};

@@ -8,12 +8,13 @@ use models::presets::{self, Defaults, Preset};
 use serde::Deserialize;
 use toml::Value;
 
+use super::choices::Precision;
 use super::defaults;
 use super::error::{Error, Result};
 use super::keys::{KEYS, Kind};
 use super::layers::{self, Layer, Origin, Setting};
 use super::published;
-use super::types::{Precision, Recipe};
+use super::types::Recipe;
 use crate::memory;
 
 /// The model of a recipe that names none.
