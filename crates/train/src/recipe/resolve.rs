@@ -8,7 +8,7 @@ use models::presets::{self, Defaults, Preset};
 use serde::Deserialize;
 use toml::Value;
 
-use super::choices::Precision;
+use super::choices::{Precision, Recompute};
 use super::defaults;
 use super::error::{Error, Result};
 use super::keys::{KEYS, Kind};
@@ -73,6 +73,7 @@ impl Resolved {
         let recipe = &self.recipe;
         Ok(memory::Step {
             cuda,
+            recompute: recipe.train.recompute == Recompute::Layers,
             optimizer: optim::find(&recipe.optimizer.name)?,
             precision: recipe.train.precision.on(cuda),
             all_2d: recipe.optimizer.keys.get("route").and_then(Value::as_str) == Some("all-2d"),
