@@ -27,7 +27,7 @@ pub enum Error {
     },
     /// The device's memory is full.
     #[error(
-        "out of memory on {device}: {} MiB more wanted, {} of {} MiB in use; use a smaller --batch-size or --seq-len",
+        "out of memory on {device}: {} MiB more wanted, {} of {} MiB in use; use a smaller --batch-size or --seq-len, --set train.recompute=layers, or --set train.graphs=false, which leaves evaluation the memory of a step",
         wanted >> 20, in_use >> 20, total >> 20
     )]
     OutOfMemory {

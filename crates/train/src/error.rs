@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// The machine has less memory than the run takes.
     #[error(
-        "the run takes about {} MiB of memory and {} MiB are free; use a smaller --batch-size, --seq-len or --model",
+        "the run takes about {} MiB of memory and {} MiB are free; use a smaller --batch-size, --seq-len or --model, or --set train.recompute=layers",
         wanted >> 20, free >> 20
     )]
     Memory {

@@ -66,13 +66,13 @@ impl Trainer {
     /// The same with other kernels.
     #[must_use]
     pub fn with_kernels(self, kernels: Kernels) -> Self {
-        Trainer { kernels, ..self }
+        Trainer { kernels, pass: None, ..self }
     }
 
     /// The same, computing each layer again in the backward pass instead of keeping what it computed.
     #[must_use]
     pub fn with_recompute(self, recompute: bool) -> Self {
-        Trainer { recompute, ..self }
+        Trainer { recompute, pass: None, ..self }
     }
 
     /// The same with steps on a GPU as graphs, as they are unless told otherwise, or not. The results are the same bits.
@@ -91,8 +91,8 @@ impl Trainer {
         &self.optimizer
     }
 
-    /// Forward and backward pass: leaves the gradients in the model's banks. Waits for nothing; the loss is still
-    /// on the device.
+    /// Forward and backward pass: leaves the gradients in the model's banks. Waits for nothing; the loss is still on the
+    /// device, where the next pass may overwrite it.
     pub fn forward_backward(&mut self, batch: &Ready) -> Result<Tensor> {
         let Device::Cuda(gpu) = self.device().clone() else { return self.piece_by_piece(batch) };
         let records = self.records();

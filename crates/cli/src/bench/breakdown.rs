@@ -97,10 +97,15 @@ fn table(costs: &[Cost], total: f64, head: &str, key: impl Fn(&Cost) -> String) 
             sum.count.to_string(),
             format!("{:.3}", sum.ms),
             format!("{:.1} %", 100.0 * sum.ms / total),
-            format!("{:.3}", sum.bytes as f64 / 1e9),
-            format!("{:.0}", sum.bytes as f64 / sum.ms / 1e6),
+            told(sum.bytes, format!("{:.3}", sum.bytes as f64 / 1e9)),
+            told(sum.bytes, format!("{:.0}", sum.bytes as f64 / sum.ms / 1e6)),
             flops,
         ]
     }));
     rows
+}
+
+/// A figure of bytes, blank where a launch does not tell of its arrays.
+fn told(bytes: u64, figure: String) -> String {
+    if bytes > 0 { figure } else { String::new() }
 }

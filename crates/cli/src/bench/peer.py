@@ -5,14 +5,17 @@ import torch, transformers
 import torch.nn.functional as F
 
 batch, tokens, device = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+cuda = device.startswith("cuda")
+if cuda:
+    torch.cuda.set_device(device)
 # config.json writes infinity as {"__float__": "Infinity"}.
 special = lambda fields: float(fields["__float__"]) if set(fields) == {"__float__"} else fields
 fields = json.loads(sys.argv[4], object_hook=special)
 config = transformers.AutoConfig.for_model(fields.pop("model_type"), **fields)
-dtype = torch.bfloat16 if device == "cuda" else torch.float32
+dtype = torch.bfloat16 if cuda else torch.float32
 torch.manual_seed(0)
-wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-print(f"PyTorch {torch.__version__}, transformers {transformers.__version__}, {dtype}, fused AdamW:")
+wait = torch.cuda.synchronize if cuda else lambda: None
+print(f"PyTorch {torch.__version__}, transformers {transformers.__version__}, {dtype}, fused AdamW, by the clock:", flush=True)
 
 
 def measure(compiled, steps):
@@ -36,16 +39,16 @@ def measure(compiled, steps):
         optimizer.step()
         wait()
         wholes.append(time.perf_counter() - start)
-    memory = f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if device == "cuda" else ""
+    memory = f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if cuda else ""
     first, whole = (1e3 * statistics.median(times[3:]) for times in (passes, wholes))
-    print(f"  {'compiled' if compiled else 'eager'}: forward + backward {first:.2f} ms, whole step {whole:.2f} ms{memory}")
+    print(f"  {'compiled' if compiled else 'eager'}: forward + backward {first:.2f} ms, whole step {whole:.2f} ms{memory}", flush=True)
 
 
 for compiled in (False, True):
     try:
-        measure(compiled, 10 if device == "cuda" else 3)
+        measure(compiled, 10 if cuda else 3)
     except torch.OutOfMemoryError:
         print(f"  {'compiled' if compiled else 'eager'}: out of memory")
-    if device == "cuda":
+    if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

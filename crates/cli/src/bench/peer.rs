@@ -6,14 +6,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use models::Config;
-use tensor::Device;
 
 const SCRIPT: &str = include_str!("peer.py");
 
 /// Runs the script and gives back what it prints; says so where there is no PyTorch.
-pub(super) fn run(config: &Config, batch: u32, seq: u32, device: &Device) -> anyhow::Result<String> {
+///
+/// `place` is `cpu` or `cuda:N`.
+pub(super) fn run(config: &Config, batch: u32, seq: u32, place: &str) -> anyhow::Result<String> {
     let (batch, seq) = (batch.to_string(), seq.to_string());
-    let place = if device.is_cuda() { "cuda" } else { "cpu" };
     let started = Command::new("python3")
         .args(["-", &batch, &seq, place, &config.to_json().to_string()])
         .stdin(Stdio::piped())
@@ -26,10 +26,11 @@ pub(super) fn run(config: &Config, batch: u32, seq: u32, device: &Device) -> any
     let written = child.stdin.take().expect("it is piped").write_all(SCRIPT.as_bytes());
     let output = child.wait_with_output().context("waiting for python3")?;
     written.context("handing the script to python3")?;
+    let told = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
     if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
+        return Ok(told);
     }
     let errors = String::from_utf8_lossy(&output.stderr);
     let last = errors.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no message");
-    Ok(format!("PyTorch: python3 stopped: {last}"))
+    Ok(format!("{told}\nPyTorch: python3 stopped: {last}").trim_start().to_owned())
 }

@@ -35,6 +35,10 @@ impl Gpu {
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<(Graph, T), E> {
         self.bind()?;
+        if lock(&self.profile).is_some() {
+            let call = "recording a graph".to_owned();
+            return Err(Error::Cuda { call, reason: "a profile is being taken".to_owned() }.into());
+        }
         // SAFETY: the stream is of the current context.
         check::driver("cuStreamBeginCapture", unsafe {
             let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;

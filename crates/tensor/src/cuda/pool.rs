@@ -124,14 +124,19 @@ impl Pool {
         self.free.entry(size).or_default().push(ptr);
     }
 
-    /// Returns all cached blocks to the driver.
+    /// Returns all cached blocks to the driver, but for those of a graph that is being recorded.
     pub(super) fn release_cached(&mut self, memory: &impl Memory) -> Result<()> {
-        while let Some((size, blocks)) = self.free.pop_first() {
-            for ptr in blocks {
+        for (&size, blocks) in &mut self.free {
+            let recorded = |ptr: &u64| self.taken.as_ref().is_some_and(|taken| taken.contains_key(ptr));
+            let (keep, go) = std::mem::take(blocks).into_iter().partition(recorded);
+            *blocks = keep;
+            let go: Vec<u64> = go;
+            for ptr in go {
                 self.stats.reserved -= size;
                 memory.free(ptr)?;
             }
         }
+        self.free.retain(|_, blocks| !blocks.is_empty());
         Ok(())
     }
 
@@ -323,6 +328,20 @@ mod tests {
         assert_eq!(pool.stats().in_use, 2 * size, "the block of both is still held");
         pool.let_go(&second);
         assert_eq!((pool.stats().in_use, pool.stats().reserved), (0, 4 * size));
+    }
+
+    #[test]
+    fn memory_that_runs_out_while_a_graph_is_recorded_takes_nothing_of_it() {
+        let (fake, mut pool) = (Fake::of(8 << 20), Pool::default());
+        pool.start_holding();
+        let used = pool.take(5 << 20, &fake).unwrap().unwrap();
+        pool.give(used, 5 << 20);
+        assert_eq!(pool.take(6 << 20, &fake).unwrap(), None, "there would be room without the block in use");
+        assert_eq!(pool.stop_holding(), [used]);
+        assert_eq!(
+            (pool.stats().in_use, pool.stats().reserved, fake.left.get()),
+            (5 << 20, 5 << 20, 3 << 20)
+        );
     }
 
     #[test]

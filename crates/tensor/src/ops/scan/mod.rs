@@ -86,7 +86,10 @@ pub fn scan(tape: &mut Tape, inputs: &Scan, layout: ScanLayout) -> Result<Var> {
         return Err(Error::shape("scan", format!("{:?} does not fit {layout:?}", inputs.xbc.value)));
     }
     let y = tape.device().empty(&[rows, layout.inner()], inputs.xbc.value.dtype())?;
-    let in_chunks = tape.kernels() == Kernels::Fast && chunked::covers(inputs, layout);
+    let in_chunks = match tape.device() {
+        Device::Cuda(gpu) => tape.kernels() == Kernels::Fast && chunked::covers(gpu, inputs, layout),
+        Device::Cpu => false,
+    };
     match tape.device() {
         Device::Cpu => cpu::forward(&y, inputs, layout),
         Device::Cuda(gpu) if in_chunks => chunked::forward(gpu, &y, inputs, layout)?,

@@ -55,11 +55,18 @@ const GRADIENTS: usize = 132;
 /// Fewest chunks in a segment.
 const SEGMENT: usize = 8;
 
+/// Shared memory of a block of `chunk_gradient`, the most of any here; of the other kernels with three teams less.
+const GRADIENT_BYTES: usize = 2 * ROWS_BYTES
+    + PRODUCT_BYTES
+    + 4 * (2 * SLICE_BYTES + 2 * STATE_BYTES + PARTS * PART_BYTES + SHARES_BYTES);
+
 /// Whether this form covers a scan: in bf16, with 128 states and heads of a multiple of 32 columns, aligned to 16 bytes
-/// (as whole tensors from a pool are).
-pub(super) fn covers(inputs: &Scan, layout: ScanLayout) -> bool {
+/// (as whole tensors from a pool are), on a GPU whose blocks may have 164 KB of shared memory (`sm_80` and `sm_90`, not
+/// `sm_86`, `sm_89` and `sm_120`).
+pub(super) fn covers(gpu: &Gpu, inputs: &Scan, layout: ScanLayout) -> bool {
     let xbc = &inputs.xbc.value;
-    xbc.dtype() == DType::BF16
+    gpu.shared_memory_per_block() >= GRADIENT_BYTES
+        && xbc.dtype() == DType::BF16
         && layout.state == STATE
         && layout.head_dim.is_multiple_of(SLICE)
         && xbc.ptr().is_multiple_of(16)
@@ -105,10 +112,8 @@ pub(super) fn backward(
     args.push(int(layout.rows.batch));
     args.extend(plan.sizes());
     args.extend([int(members), long(raw.stride())]);
-    let slice = 2 * SLICE_BYTES + 2 * STATE_BYTES + PARTS * PART_BYTES + SHARES_BYTES;
-    let shared = 2 * ROWS_BYTES + PRODUCT_BYTES + 4 * slice;
     let grid = [plan.chunks_of_batch(), layout.groups * shares, 1];
-    plan.launch("chunk_gradient", grid, 4 * TEAM, shared, &args)?;
+    plan.launch("chunk_gradient", grid, 4 * TEAM, GRADIENT_BYTES, &args)?;
 
     if let Some(parts) = &parts {
         let mut args = vec![ptr(dxbc), ptr(parts), int(shares), long(plan.rows()), int(of_groups)];
