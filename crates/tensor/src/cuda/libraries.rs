@@ -7,7 +7,7 @@
 //! first call, since cudarc panics on a missing one.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use libloading::Library;
@@ -107,6 +107,9 @@ fn find(spec: &Spec) -> Result<Loaded, Missing> {
     let mut unusable = None;
     let mut try_folders = |folders: &[PathBuf]| {
         for path in search::files_in(folders, &spec.file_names()) {
+            if spec.lib == Lib::Nvrtc {
+                open_builtins(&path);
+            }
             match dlopen(path.as_os_str()) {
                 Ok(handle) if spec.lib == Lib::Nccl || find_by_name(spec).is_some() => {
                     return Some(Loaded { handle, path });
@@ -130,6 +133,18 @@ fn find(spec: &Spec) -> Result<Loaded, Missing> {
         return Ok(loaded);
     }
     Err(unusable.map_or(Missing::Absent, Missing::Unusable))
+}
+
+/// Opens what lies beside NVRTC and what it opens by name while it compiles, which the loader would find on its own path
+/// only. What is missing there shows in NVRTC's own message.
+fn open_builtins(nvrtc: &Path) {
+    let beside = nvrtc.parent().and_then(|folder| folder.read_dir().ok());
+    for entry in beside.into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins.so") {
+            // It stays as long as the process.
+            std::mem::forget(dlopen(entry.path().as_os_str()));
+        }
+    }
 }
 
 /// What the loader gives for the bare name: on its path, or loaded before.
