@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod commit_verb;
 mod doctor;
 mod dry_run;
 mod error;
@@ -51,6 +52,9 @@ enum Verb {
     /// Time the parts of training
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Commit code and the records of runs to git, never weights, data or secrets
+    #[command(after_help = error::EXIT_CODES)]
+    Commit(commit_verb::CommitArgs),
     /// Show what this machine has for training, and how to get what is missing
     #[command(after_help = error::EXIT_CODES)]
     Doctor,
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Verb::Optimizers(args) => optimizers_verb::run(args),
         Verb::Lab(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
+        Verb::Commit(args) => commit_verb::run(args),
         Verb::Doctor => doctor::run(),
     };
     match done {
