@@ -325,6 +325,8 @@ impl Grads {
     }
 
     /// Leaves the last stage of a sum over rows for a launch together with others, at the end of the pass at the latest.
+    /// All that write to one total in a pass do so by way of this, or none: whether a sum overwrites its total or adds to
+    /// it is settled when it is left here, so one that overwrites would undo what was written directly since.
     pub(crate) fn sum_later(&mut self, sums: PartialSums) -> Result<()> {
         // Sums with one total come one after the other.
         let waits = |other: &PartialSums| other.total.ptr() == sums.total.ptr();
