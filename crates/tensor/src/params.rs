@@ -113,7 +113,8 @@ impl Param {
         Param { value, grad, written: vec![Arc::default()] }
     }
 
-    /// These weights as one, along their first axis, where they and their gradients lie next to each other in this order.
+    /// These weights as one, along their first axis, where they and their gradients lie next to each other in this
+    /// order.
     pub fn joined(parts: &[&Param]) -> Option<Self> {
         let values: Vec<&Tensor> = parts.iter().map(|part| &part.value).collect();
         let grads: Vec<&Tensor> = parts.iter().map(|part| &part.grad).collect();
@@ -271,8 +272,8 @@ impl Params {
         Ok(())
     }
 
-    /// On a GPU, the memory of the gradients of all weights but embedding and head, `[n]`, f32, as long as nothing in it is
-    /// written in this step: what the forward pass may work in (see [`crate::tape::Tape::lend`]).
+    /// On a GPU, the memory of the gradients of all weights but embedding and head, `[n]`, f32, as long as nothing in
+    /// it is written in this step: what the forward pass may work in (see [`crate::tape::Tape::lend`]).
     pub fn unwritten(&self) -> Option<Tensor> {
         let apart = |i: usize| matches!(self.specs[i].role, Role::Embedding | Role::Head);
         let mut inside = self.handles.iter().enumerate().filter(|(i, _)| !apart(*i));

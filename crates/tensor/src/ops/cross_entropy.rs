@@ -104,8 +104,8 @@ pub fn linear_cross_entropy(
 }
 
 /// How the rows are cut: logits exist in blocks; their gradient in panels of several blocks, since the more rows the
-/// product for the head's gradient sums over, the less often that gradient is read and written. Where both have the same
-/// type the gradient takes the place of the logits.
+/// product for the head's gradient sums over, the less often that gradient is read and written. Where both have the
+/// same type the gradient takes the place of the logits.
 struct Work {
     block: usize,
     panel: usize,
