@@ -68,8 +68,8 @@ DEVICE void collect(float *__restrict__ dtable, const float *__restrict__ dout, 
     }
 }
 
-// dtable[id] += scale * sum of the rows of dout at that id: a block for each group and 32 * W columns; groups may be
-// empty. `padding` gets none.
+// dtable[id] += scale * sum of the rows of dout at that id: a block for each group and 32 * W columns; groups may be empty.
+// `padding` gets none.
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 embedding_backward(float *dtable, const float *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,
                    int width, int padding, int vec) {
