@@ -1,6 +1,6 @@
-// The element-wise parts of the optimizers. Gradients, buffers and moments are f32; an update is `elem`; weights are f32
-// or bf16. What changes from step to step comes from `scalars` in the device's memory, so that a captured step can be
-// launched again.
+// The element-wise parts of the optimizers. Gradients, buffers and moments are f32; an update is `elem`; weights are
+// f32 or bf16. What changes from step to step comes from `scalars` in the device's memory, so that a captured step can
+// be launched again.
 #include "common.cuh"
 
 #define EACH(i, n) for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
@@ -45,8 +45,9 @@ DEVICE float gated(float g, int gate) {
     }
 }
 
-// The momentum pass: m = decay m + weight gate(g), and where x is kept, what is orthogonalised, with its sum of squares:
-// m, or with Nesterov weight gate(g) + keep m (`lead` is the weight, else 0); with self_gate that times its sigmoid.
+// The momentum pass: m = decay m + weight gate(g), and where x is kept, what is orthogonalised, with its sum of
+// squares: m, or with Nesterov weight gate(g) + keep m (`lead` is the weight, else 0); with self_gate that times its
+// sigmoid.
 struct Momentum {
     float *m;
     const float *g;
@@ -80,8 +81,8 @@ momentum(float *m, const float *g, float decay, float weight, int gate, int vec,
     pass(op, n, vec);
 }
 
-// The same for members of `size` elements, with x and the sums of squares [members, parts] of the parts of each member, in
-// double: neither 1e-30 nor 1e+30 leaves its range. Grid (parts, members).
+// The same for members of `size` elements, with x and the sums of squares [members, parts] of the parts of each member,
+// in double: neither 1e-30 nor 1e+30 leaves its range. Grid (parts, members).
 extern "C" __global__ void __launch_bounds__(256)
 momentum_taken(float *m, const float *g, elem *x, double *sums, float decay, float weight, float keep, float lead,
                int gate, int self_gate, int vec, i64 size) {

@@ -94,8 +94,8 @@ pub(crate) fn momentum(m: &Tensor, g: &Tensor, decay: f32, weight: f32, gate: Ga
     }
 }
 
-/// [`momentum`] on `m [L, ..]` of a GPU, and in the same pass what [`compose`] makes of it, as `dtype`: `[L, ..]`, with the
-/// sums of squares of the parts of each member, `[L, parts, 2]`, each an f64 in two f32.
+/// [`momentum`] on `m [L, ..]` of a GPU, and in the same pass what [`compose`] makes of it, as `dtype`: `[L, ..]`, with
+/// the sums of squares of the parts of each member, `[L, parts, 2]`, each an f64 in two f32.
 pub(crate) fn momentum_taken(
     gpu: &Gpu,
     m: &Tensor,
@@ -202,7 +202,8 @@ pub(crate) fn member_squares(x: &Tensor) -> Result<Vec<f64>> {
     }
 }
 
-/// Starts the sums of squares of a GPU's `x`, in `members` equal runs of so many parts, into f64 `[members, parts]` at `to`.
+/// Starts the sums of squares of a GPU's `x`, in `members` equal runs of so many parts, into f64 `[members, parts]` at
+/// `to`.
 pub(crate) fn partial_squares(gpu: &Gpu, x: &Tensor, members: usize, parts: u32, to: u64) -> Result<()> {
     let size = x.numel() / members;
     let vec = if size.is_multiple_of(4) || members == 1 { vec(&[x]) } else { Arg::I32(0) };

@@ -162,8 +162,8 @@ impl Optimizer {
 
     /// One step from the gradients in the banks; also renews the weights that the forward pass reads.
     ///
-    /// Gradients that are not finite, or of a norm beyond 1e36, whose sums would not be, are an error that leaves weights
-    /// and state as they were. Clipping scales the gradients in place.
+    /// Gradients that are not finite, or of a norm beyond 1e36, whose sums would not be, are an error that leaves
+    /// weights and state as they were. Clipping scales the gradients in place.
     pub fn step(&mut self, params: &Params, rates: Rates, watch: Watch) -> Result<Report> {
         let norm = self.guard(params)?;
         self.prepare(rates, norm)?;
@@ -176,8 +176,8 @@ impl Optimizer {
         gradient_norm(params)
     }
 
-    /// Sends to the device what the coming step has of its own: its number, the rates, and by what gradients of this norm
-    /// are clipped.
+    /// Sends to the device what the coming step has of its own: its number, the rates, and by what gradients of this
+    /// norm are clipped.
     pub fn prepare(&mut self, rates: Rates, norm: f64) -> Result<()> {
         let mut scalars = Vec::with_capacity(self.scalars.numel());
         for Claim { rule, own_rate, .. } in &self.rules {
@@ -190,8 +190,8 @@ impl Optimizer {
         Ok(self.scalars.copy_from_slice(&scalars)?)
     }
 
-    /// Whether [`Optimizer::update`] is the same launches in every step: those of one can be captured, and launched again
-    /// after another [`Optimizer::prepare`].
+    /// Whether [`Optimizer::update`] is the same launches in every step: those of one can be captured, and launched
+    /// again after another [`Optimizer::prepare`].
     pub fn fixed(&self, watch: Watch) -> bool {
         watch != Watch::Full && !self.random && self.rules.iter().all(|claim| claim.rule.fixed())
     }
@@ -213,8 +213,8 @@ impl Optimizer {
         Ok(findings)
     }
 
-    /// Counts the step and tells what came of it; waits for the device if anything was watched. `findings` may be those of
-    /// an [`Optimizer::update`] that has been launched again since.
+    /// Counts the step and tells what came of it; waits for the device if anything was watched. `findings` may be those
+    /// of an [`Optimizer::update`] that has been launched again since.
     pub fn finish(&mut self, findings: &Findings, norm: f64) -> Result<Report> {
         self.steps += 1;
         let columns = self.columns(findings.watch());
@@ -310,8 +310,8 @@ mod tests {
         params
     }
 
-    /// Two optimizers step side by side; one of them is told the number of its first step in every update, as launches are
-    /// that were captured then.
+    /// Two optimizers step side by side; one of them is told the number of its first step in every update, as launches
+    /// are that were captured then.
     #[test]
     fn a_fixed_step_learns_of_its_number_from_the_scalars_alone() {
         let mut fixed = 0;

@@ -113,7 +113,8 @@ impl Param {
         Param { value, grad, written: vec![Arc::default()] }
     }
 
-    /// These weights as one, along their first axis, where they and their gradients lie next to each other in this order.
+    /// These weights as one, along their first axis, where they and their gradients lie next to each other in this
+    /// order.
     pub fn joined(parts: &[&Param]) -> Option<Self> {
         let values: Vec<&Tensor> = parts.iter().map(|part| &part.value).collect();
         let grads: Vec<&Tensor> = parts.iter().map(|part| &part.grad).collect();
@@ -295,5 +296,127 @@ impl Bank {
         } else {
             self.weight.cast_into(&self.compute)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    const EMBEDDING: usize = 0;
+    const TALL: usize = 1;
+    /// Three of one shape, in this order in their bank.
+    const THREE: [usize; 3] = [2, 3, 4];
+
+    fn params(device: &Device, precision: Precision) -> Params {
+        let spec = |name: &str, shape: &[usize], role| ParamSpec {
+            name: name.into(),
+            shape: shape.to_vec(),
+            role,
+            out_axis: 0,
+            segments: vec![],
+            init: Init::Zeros,
+        };
+        let specs = vec![
+            spec("embedding", &[5, 3], Role::Embedding),
+            spec("tall", &[4, 3], Role::Matrix),
+            spec("first", &[2, 3], Role::Matrix),
+            spec("second", &[2, 3], Role::Matrix),
+            spec("third", &[2, 3], Role::Matrix),
+        ];
+        Params::new(device, precision, specs).unwrap()
+    }
+
+    fn on_cpu() -> Params {
+        params(&Device::Cpu, Precision::F32)
+    }
+
+    #[test]
+    fn weights_side_by_side_are_one() {
+        let params = on_cpu();
+        let [first, second, _] = THREE.map(|i| params.get(i));
+        let both = Param::joined(&[first, second]).unwrap();
+        params.set_weight(THREE[0], &[1.0; 6]).unwrap();
+        params.set_weight(THREE[1], &[2.0; 6]).unwrap();
+        assert_eq!((both.value.shape(), both.grad.shape()), (&[4, 3][..], &[4, 3][..]));
+        assert_eq!(both.value.to_vec().unwrap(), [[1.0; 6], [2.0; 6]].concat());
+        assert!(!both.accumulate(), "the first write of a step overwrites");
+        both.grad.copy_from_slice(&[[3.0; 6], [4.0; 6]].concat()).unwrap();
+        assert!(first.accumulate() && second.accumulate() && both.accumulate(), "all of it was written");
+        params.finish_grads().unwrap();
+        let grads = THREE.map(|i| params.get(i).grad.to_vec().unwrap());
+        assert_eq!(grads, [[3.0; 6], [4.0; 6], [0.0; 6]]);
+        params.begin_step();
+        assert!(!both.accumulate());
+    }
+
+    #[test]
+    fn weights_that_do_not_follow_each_other_are_not_one() {
+        let params = on_cpu();
+        let [first, second, third] = THREE.map(|i| params.get(i));
+        for apart in [&[second, first][..], &[first, third], &[first, first], &[params.get(TALL), first], &[]]
+        {
+            assert!(Param::joined(apart).is_none());
+        }
+        // Where the weights are neighbours but their gradients are not.
+        let alone = |param: &Param| {
+            let grad = Device::Cpu.zeros(param.grad.shape(), DType::F32).unwrap();
+            Param::alone(param.value.clone(), grad)
+        };
+        assert!(Param::joined(&[&alone(first), &alone(second)]).is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "only a part of a joined weight was written")]
+    fn a_joined_weight_of_which_a_part_was_written_is_a_bug() {
+        let params = on_cpu();
+        let [first, second, _] = THREE.map(|i| params.get(i));
+        let both = Param::joined(&[first, second]).unwrap();
+        second.accumulate();
+        both.accumulate();
+    }
+
+    /// The gradients' memory may be worked in until one of the layers' gradients is written.
+    fn is_lent_until_written(params: &Params) {
+        for _ in 0..2 {
+            params.begin_step();
+            assert!(params.unwritten().is_some());
+            params.get(EMBEDDING).accumulate();
+            assert!(params.unwritten().is_some(), "the embedding's gradient lies elsewhere");
+            params.get(THREE[1]).accumulate();
+            assert!(params.unwritten().is_none());
+            params.finish_grads().unwrap();
+            assert!(params.unwritten().is_none(), "what nobody wrote was zeroed");
+        }
+    }
+
+    #[test]
+    fn gradients_are_lent_until_the_first_is_written() {
+        let params = on_cpu();
+        assert!(params.unwritten().is_none(), "on the CPU nothing is lent");
+        let layer_grads = Some(Device::Cpu.zeros(&[30], DType::F32).unwrap());
+        is_lent_until_written(&Params { layer_grads, ..params });
+    }
+
+    #[test]
+    fn on_a_gpu_gradients_are_lent_until_the_first_is_written() {
+        let device = match Device::parse("cuda") {
+            Ok(device) => device,
+            Err(error @ Error::NoGpu(_)) => {
+                let test = "on_a_gpu_gradients_are_lent_until_the_first_is_written";
+                // Past the test harness, which hides what passing tests print.
+                return writeln!(std::io::stderr(), "SKIPPED {test}: {error}").expect("standard error");
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let params = params(&device, Precision::Mixed);
+        let lent = params.unwritten().expect("no step has begun");
+        assert!(lent.numel() >= 12 + 3 * 6, "{lent:?}");
+        lent.copy_from_slice(&vec![1.0; lent.numel()]).unwrap();
+        assert_eq!(params.get(EMBEDDING).grad.to_vec().unwrap(), [0.0; 15]);
+        assert_eq!(params.get(TALL).grad.to_vec().unwrap(), [1.0; 12]);
+        is_lent_until_written(&params);
     }
 }

@@ -81,8 +81,8 @@ impl Tape {
         Tape { recompute, ..self }
     }
 
-    /// Lends it memory, `[n]` in f32, whose contents nothing needs before the backward pass writes there: operations may
-    /// work in it during the forward pass.
+    /// Lends it memory, `[n]` in f32, whose contents nothing needs before the backward pass writes there: operations
+    /// may work in it during the forward pass.
     pub fn lend(&mut self, memory: Option<Tensor>) {
         self.lent = memory;
     }
@@ -174,7 +174,8 @@ impl Tape {
     }
 
     /// `run(x)`; where the tape recomputes, of all that it computes nothing is kept, and the backward pass runs it once
-    /// more: a third more arithmetic against the memory of a layer (Chen et al. 2016). `run` computes the same each time.
+    /// more: a third more arithmetic against the memory of a layer (Chen et al. 2016). `run` computes the same each
+    /// time.
     pub fn again(&mut self, x: &Var, run: impl Fn(&mut Tape, &Var) -> Result<Var> + 'static) -> Result<Var> {
         if !self.recomputes() {
             return run(self, x);
@@ -302,8 +303,8 @@ impl Grads {
     }
 
     /// Runs the backward step of an operation that makes the value `id` again, where anything waits for it, in a tensor
-    /// of the shape and type of its gradient `dy`, on a GPU in `dy` itself: an element of `dy` is read before that of the
-    /// value is written. Then runs what waits.
+    /// of the shape and type of its gradient `dy`, on a GPU in `dy` itself: an element of `dy` is read before that of
+    /// the value is written. Then runs what waits.
     pub(crate) fn remake(
         &mut self,
         id: usize,
@@ -324,7 +325,10 @@ impl Grads {
         })
     }
 
-    /// Leaves the last stage of a sum over rows for a launch together with others, at the end of the pass at the latest.
+    /// Leaves the last stage of a sum over rows for a launch together with others, at the end of the pass at the
+    /// latest. All that write to one total in a pass do so by way of this, or none: whether a sum overwrites its total
+    /// or adds to it is settled when it is left here, so one that overwrites would undo what was written directly
+    /// since.
     pub(crate) fn sum_later(&mut self, sums: PartialSums) -> Result<()> {
         // Sums with one total come one after the other.
         let waits = |other: &PartialSums| other.total.ptr() == sums.total.ptr();

@@ -14,9 +14,10 @@ pub struct Tokens {
     pub(crate) on_gpu: Option<OnGpu>,
 }
 
-/// Device copies in one buffer of i32: the ids; how many of them are not masked; and their positions grouped by id, so that
-/// an embedding's backward pass adds up the rows of each id in one order. Group `g` is `order[starts[g]..starts[g + 1]]`,
-/// ascending, with id `unique[g]`; there are as many groups as ids, the last ones empty where ids repeat.
+/// Device copies in one buffer of i32: the ids; how many of them are not masked; and their positions grouped by id, so
+/// that an embedding's backward pass adds up the rows of each id in one order. Group `g` is
+/// `order[starts[g]..starts[g + 1]]`, ascending, with id `unique[g]`; there are as many groups as ids, the last ones
+/// empty where ids repeat.
 pub(crate) struct OnGpu {
     buf: DeviceBuf,
     count: usize,

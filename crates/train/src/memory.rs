@@ -11,8 +11,8 @@
 //! | activations | `R` times what each operation keeps for the backward pass, see below |
 //! | workspace | the largest of: a layer's gradients in the backward pass; logits; the orthogonaliser's banks |
 //!
-//! Elements that a row keeps, with `h` the hidden size, `f` the width of the MLP, `q` and `k` the widths of all query and
-//! key heads, and for Mamba2 `D` channels, `C` channels of the convolution and `P` rows of the input projection:
+//! Elements that a row keeps, with `h` the hidden size, `f` the width of the MLP, `q` and `k` the widths of all query
+//! and key heads, and for Mamba2 `D` channels, `C` channels of the convolution and `P` rows of the input projection:
 //!
 //! | where | elements |
 //! |---|---|
@@ -22,13 +22,14 @@
 //! | Mamba2: projection, convolution, scan | `P + C + D` |
 //! | first norm; last norm's output, gradient of the loss | `h`; `2 h` |
 //!
-//! Where layers are computed again (`train.recompute`), a row keeps `4 h` bytes a layer, and one layer at a time what is
-//! listed. Outputs of norms and of swiglu are made again in the backward pass always. Statistics of the norms and of the softmax are 4
-//! bytes each a row (and head). On a GPU in f32, attention also keeps its inputs rotated (`q + 2 k`) and the softmax itself
-//! (heads times `seq_len`). The backward pass of a scan takes `4 D N / 64` bytes a row in mixed precision and `2 H N + D`
-//! floats in f32, with `H` heads of state size `N`. Logits exist for a block of rows only, with bf16 weights of record in bf16; in mixed precision they and their
-//! gradient lie in the memory of the layers' gradients where that is large enough. Token ids and rotary tables are small
-//! against all this and left out; so is what a GPU's pool loses between blocks of unlike sizes, some 3 %.
+//! Where layers are computed again (`train.recompute`), a row keeps `4 h` bytes a layer, and one layer at a time what
+//! is listed. Outputs of norms and of swiglu are made again in the backward pass always. Statistics of the norms and of
+//! the softmax are 4 bytes each a row (and head). On a GPU in f32, attention also keeps its inputs rotated (`q + 2 k`)
+//! and the softmax itself (heads times `seq_len`). The backward pass of a scan takes `4 D N / 64` bytes a row in mixed
+//! precision and `2 H N + D` floats in f32, with `H` heads of state size `N`. Logits exist for a block of rows only,
+//! with bf16 weights of record in bf16; in mixed precision they and their gradient lie in the memory of the layers'
+//! gradients where that is large enough. Token ids and rotary tables are small against all this and left out; so is
+//! what a GPU's pool loses between blocks of unlike sizes, some 3 %.
 //!
 //! The estimate and what a step on the CPU really takes:
 //!
@@ -63,8 +64,8 @@ use models::{Config, LayerKind};
 use tensor::Precision;
 use tensor::params::{ParamSpec, Role};
 
-/// Most bytes of f32 logits that exist at once where their gradient takes their place; and of logits and of their gradient
-/// where it does not.
+/// Most bytes of f32 logits that exist at once where their gradient takes their place; and of logits and of their
+/// gradient where it does not.
 const LOGIT_BLOCK: u64 = 256 << 20;
 const LOGIT_BLOCK_LOW: u64 = 224 << 20;
 const LOGIT_PANEL: u64 = 256 << 20;
@@ -233,8 +234,8 @@ impl Layer {
         (2 * hidden + 2 * self.mlp + mixer) * element + 4 * statistics
     }
 
-    /// Bytes a row that the backward pass of the scan takes: states and their gradients between chunks, or in f32 gradients
-    /// of B and C of every head, and states.
+    /// Bytes a row that the backward pass of the scan takes: states and their gradients between chunks, or in f32
+    /// gradients of B and C of every head, and states.
     fn scan(&self, element: u64) -> u64 {
         match self.mixer {
             Mixer::Attention { .. } => 0,
@@ -243,8 +244,8 @@ impl Layer {
         }
     }
 
-    /// Elements a row that exist at once in the backward pass of the layer, beside the stream's gradient: gradients, and
-    /// what is made again.
+    /// Elements a row that exist at once in the backward pass of the layer, beside the stream's gradient: gradients,
+    /// and what is made again.
     fn gradients(&self) -> u64 {
         let mixer = match self.mixer {
             Mixer::Attention { query, key, .. } => 2 * query + 2 * key,

@@ -75,7 +75,8 @@ impl Trainer {
         Trainer { recompute, pass: None, ..self }
     }
 
-    /// The same with steps on a GPU as graphs, as they are unless told otherwise, or not. The results are the same bits.
+    /// The same with steps on a GPU as graphs, as they are unless told otherwise, or not. The results are the same
+    /// bits.
     #[must_use]
     pub fn with_graphs(self, graphs: bool) -> Self {
         Trainer { graphs, pass: None, update: None, eager: 0, ..self }

@@ -1,5 +1,5 @@
-//! The same step in PyTorch, for comparison: transformers' own model of the family, eager and compiled, by the `python3`
-//! on the path.
+//! The same step in PyTorch, for comparison: transformers' own model of the family, eager and compiled, by the
+//! `python3` on the path.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

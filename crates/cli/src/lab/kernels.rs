@@ -1,5 +1,5 @@
-//! `muon lab kernels`: every operation against its reference on this machine, on a GPU every optimizer too; or only whether
-//! every CUDA source compiles.
+//! `muon lab kernels`: every operation against its reference on this machine, on a GPU every optimizer too; or only
+//! whether every CUDA source compiles.
 
 use std::time::Instant;
 

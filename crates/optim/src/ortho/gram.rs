@@ -1,9 +1,9 @@
-//! The polynomials of `fixed`, iterated on the Gram matrix `R` of the smaller side: X itself enters only where `R` is made
-//! anew, which half precision needs, after two steps.
+//! The polynomials of `fixed`, iterated on the Gram matrix `R` of the smaller side: X itself enters only where `R` is
+//! made anew, which half precision needs, after two steps.
 //!
-//! In bf16 a Q rounds to 2^-9 of its largest entry, which turns the singular vectors by that. Of the sets, `you` turns them
-//! least on an H100 (asymmetry 1.1e-2 on normal entries; jordan 1.8e-2, polar-express 3.4e-2, at condition 1e4 0.24, 0.30
-//! and 0.85), hence the default. Momenta of high condition want newton-schulz (8e-3) or polar.
+//! In bf16 a Q rounds to 2^-9 of its largest entry, which turns the singular vectors by that. Of the sets, `you` turns
+//! them least on an H100 (asymmetry 1.1e-2 on normal entries; jordan 1.8e-2, polar-express 3.4e-2, at condition 1e4
+//! 0.24, 0.30 and 0.85), hence the default. Momenta of high condition want newton-schulz (8e-3) or polar.
 
 use tensor::Tensor;
 

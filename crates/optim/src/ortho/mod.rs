@@ -72,9 +72,9 @@ impl Method {
 impl Ortho {
     /// A method by one of [`Method::NAMES`].
     ///
-    /// `coefficients` are those of newton-schulz (empty: `jordan`) and gram (empty: `you`): the name of one of [`SETS`], or
-    /// steps `a,b,c` with semicolons between. `steps` counts the steps, the last coefficients being repeated; 0 is the
-    /// method's own number. The exact methods work in f32 whatever `dtype` says.
+    /// `coefficients` are those of newton-schulz (empty: `jordan`) and gram (empty: `you`): the name of one of
+    /// [`SETS`], or steps `a,b,c` with semicolons between. `steps` counts the steps, the last coefficients being
+    /// repeated; 0 is the method's own number. The exact methods work in f32 whatever `dtype` says.
     pub fn parse(method: &str, coefficients: &str, steps: usize, dtype: DType) -> Result<Self> {
         if dtype == DType::F16 {
             return Err(refused("ortho_dtype", "must be f32 or bf16".into()));
@@ -106,7 +106,8 @@ impl Ortho {
         Ok(Ortho { method, dtype })
     }
 
-    /// The factors of a bank `[L, m, n]` of f32, which stays as it is: f32, or bf16 where the arithmetic is bf16 on a GPU.
+    /// The factors of a bank `[L, m, n]` of f32, which stays as it is: f32, or bf16 where the arithmetic is bf16 on a
+    /// GPU.
     ///
     /// The exact methods refuse what is not finite; the others give back what comes of it (see [`check_finite`]).
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {

@@ -232,8 +232,8 @@ DEVICE void split_matrix_of(const float* x, u16* halves, int rows, int cols, int
 }
 
 // X [rows, cols] times scale as low, high, high: one below the other [3 rows, cols], or for a tall X side by side
-// [rows, 3 cols]. With maxima ([parts] for each member) the scale is the power of two that brings the largest entry into
-// [2^11, 2^12); where that is not finite, all become NaN.
+// [rows, 3 cols]. With maxima ([parts] for each member) the scale is the power of two that brings the largest entry
+// into [2^11, 2^12); where that is not finite, all become NaN.
 extern "C" __global__ void split_matrix(const float* x, u16* halves, int rows, int cols, int tall, float scale,
                                         const u32* maxima, int parts, int vec) {
     if (maxima) {
@@ -330,8 +330,8 @@ extern "C" __global__ void second_scales(const float* n, const float* m, float* 
     }
 }
 
-// Four numbers of one row of a small matrix times scale, as high, low, high, high: columns [0, 3 rank) of one matrix and
-// [rank, 4 rank) of another make high low + low high + high high, the small terms first.
+// Four numbers of one row of a small matrix times scale, as high, low, high, high: columns [0, 3 rank) of one matrix
+// and [rank, 4 rank) of another make high low + low high + high high, the small terms first.
 template <int W> DEVICE void split_row(u16* halves, i64 row, i64 col, int rank, const float (&v)[W], float scale) {
     u16 high[W], low[W];
     i64 at = row * 4 * rank + col;

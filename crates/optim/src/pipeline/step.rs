@@ -78,8 +78,8 @@ impl MatrixRule {
         }
     }
 
-    /// Momentum and the start of the orthogonaliser in one pass over the bank: where nothing else looks at the momentum,
-    /// on a GPU.
+    /// Momentum and the start of the orthogonaliser in one pass over the bank: where nothing else looks at the
+    /// momentum, on a GPU.
     fn in_one_pass(&self, step: &Step) -> Result<Option<Start>> {
         let plan = &self.plan;
         let whole = matches!(&self.units[..], [unit] if unit.is_whole()) && !self.in_tiles(step.number);

@@ -38,8 +38,8 @@ impl Case {
         Case { seed, ..self }
     }
 
-    /// Whether this is another computation than in the precisions before it: in bf16 few operations do otherwise than in
-    /// mixed.
+    /// Whether this is another computation than in the precisions before it: in bf16 few operations do otherwise than
+    /// in mixed.
     pub fn has_its_own(&self, precision: Precision) -> bool {
         precision != Precision::Bf16 || self.op == "linear_cross_entropy"
     }

@@ -14,7 +14,8 @@ use crate::device::DType;
 use crate::error::Result;
 
 impl Gpu {
-    /// Runs a matrix product on the stream: by cuBLAS in f32, by cuBLASLt otherwise. The same call on the same kind of device gives the same bits.
+    /// Runs a matrix product on the stream: by cuBLAS in f32, by cuBLASLt otherwise. The same call on the same kind of
+    /// device gives the same bits.
     pub fn gemm(&self, gemm: &Gemm) -> Result<()> {
         if gemm.m == 0 || gemm.n == 0 || gemm.batch == 0 {
             return Ok(());

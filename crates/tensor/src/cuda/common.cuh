@@ -233,7 +233,8 @@ DEVICE float block_max(float x) { return block_reduce<Max>(x); }
 
 // ---- Activations and their derivatives ----
 
-// The hardware's exponential and reciprocal: off by less than 2e-7, in relation to the result by 2e-7 (1 + |x|) at most.
+// The hardware's exponential and reciprocal: off by less than 2e-7, in relation to the result by 2e-7 (1 + |x|) at
+// most.
 DEVICE float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 DEVICE float silu(float x) { return x * sigmoid(x); }
 DEVICE float silu_grad(float x) {

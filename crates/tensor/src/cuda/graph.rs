@@ -1,8 +1,8 @@
 //! CUDA graphs: work recorded once and launched as a whole, without the gaps between its pieces.
 //!
-//! What is recorded are addresses and arguments. Memory that the work took from the pool while it was recorded belongs to
-//! the graph as long as that lives; graphs share theirs, since they run one after the other on one stream, but for results
-//! that still live. Values that change from launch to launch must be in memory, at addresses that stay.
+//! What is recorded are addresses and arguments. Memory that the work took from the pool while it was recorded belongs
+//! to the graph as long as that lives; graphs share theirs, since they run one after the other on one stream, but for
+//! results that still live. Values that change from launch to launch must be in memory, at addresses that stay.
 
 use std::ptr;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! Products through cuBLASLt: D = alpha A B + beta C, where the summand may stay.
 //!
-//! cuBLASLt is asked once for each kind of product which algorithms it would take; the first, or one that gives the same
-//! bits faster, is kept ([`super::tune`]): the same product gives the same bits, within a process and from one to the
-//! next. Sums that are cut along k are put together in f32 in the workspace, never in place nor in the type of the result.
+//! cuBLASLt is asked once for each kind of product which algorithms it would take; the first, or one that gives the
+//! same bits faster, is kept ([`super::tune`]): the same product gives the same bits, within a process and from one to
+//! the next. Sums that are cut along k are put together in f32 in the workspace, never in place nor in the type of the
+//! result.
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};

@@ -36,8 +36,8 @@ pub fn compile_verbose(source: &Source, elem: DType, arch: &str) -> Result<Compi
     run(source, &options)
 }
 
-/// Keeps what [`compile_verbose`] made in the cache of kernels, `false` where there is none: a machine with a GPU of this
-/// architecture, this version of NVRTC and this cache then compiles nothing.
+/// Keeps what [`compile_verbose`] made in the cache of kernels, `false` where there is none: a machine with a GPU of
+/// this architecture, this version of NVRTC and this cache then compiles nothing.
 pub fn keep(source: &Source, elem: DType, arch: &str, compiled: &Compiled) -> Result<bool> {
     let Some(folder) = cache::folder() else { return Ok(false) };
     cache::keep(&folder, &inputs(source, elem, arch)?, &compiled.cubin).map_err(|error| Error::Cuda {

@@ -1,9 +1,9 @@
 //! A caching allocator for one stream: freed blocks are kept, by size, and handed out again.
 //!
-//! Sizes are rounded up, to 512 B up to 1 MiB and beyond to an eighth of the power of two below, at most to 2 MiB, so that
-//! at most an eighth is wasted and like sizes share blocks. A block serves only its own rounded size. Since all work is on one
-//! stream, a block can be reused as soon as it is given back. When the driver has no more, all cached blocks go back
-//! to it and it is asked once more.
+//! Sizes are rounded up, to 512 B up to 1 MiB and beyond to an eighth of the power of two below, at most to 2 MiB, so
+//! that at most an eighth is wasted and like sizes share blocks. A block serves only its own rounded size. Since all
+//! work is on one stream, a block can be reused as soon as it is given back. When the driver has no more, all cached
+//! blocks go back to it and it is asked once more.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -140,8 +140,8 @@ impl Pool {
         Ok(())
     }
 
-    /// From here on the blocks that are handed out are those of a graph. Blocks of other graphs that hold no living buffer
-    /// come first: graphs run one after the other.
+    /// From here on the blocks that are handed out are those of a graph. Blocks of other graphs that hold no living
+    /// buffer come first: graphs run one after the other.
     pub(super) fn start_holding(&mut self) {
         self.taken = Some(BTreeMap::new());
     }

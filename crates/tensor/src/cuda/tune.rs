@@ -1,9 +1,9 @@
 //! Which of cuBLASLt's algorithms a product takes: the fastest of those that give the same bits as the first one.
 //!
-//! cuBLASLt orders its algorithms by a model of the device, and the first is seldom far from the best. Those that cut the
-//! result into other tiles but add up each element in the same order give the same bits, so a choice among them by timing
-//! changes no result. That they are the same is measured, on the operands of the first call. The choice is made once for
-//! each kind of product; while a graph is recorded it is the first one.
+//! cuBLASLt orders its algorithms by a model of the device, and the first is seldom far from the best. Those that cut
+//! the result into other tiles but add up each element in the same order give the same bits, so a choice among them by
+//! timing changes no result. That they are the same is measured, on the operands of the first call. The choice is made
+//! once for each kind of product; while a graph is recorded it is the first one.
 
 use std::ptr;
 use std::sync::atomic::Ordering;

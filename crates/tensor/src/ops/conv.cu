@@ -1,6 +1,7 @@
-// Depthwise causal convolution over time, then silu. A warp takes RUN rows in a row of 32 * W channels; a lane keeps the
-// last K values of its W channels in registers, of which there are too few for more than LANE channels. A kernel of fewer
-// than K taps has zeros before its own. Rows are read a batch at a time, and a batch ahead of where they are used.
+// Depthwise causal convolution over time, then silu. A warp takes RUN rows in a row of 32 * W channels; a lane keeps
+// the last K values of its W channels in registers, of which there are too few for more than LANE channels. A kernel of
+// fewer than K taps has zeros before its own. Rows are read a batch at a time, and a batch ahead of where they are
+// used.
 #include "common.cuh"
 
 constexpr int WARPS = 4;

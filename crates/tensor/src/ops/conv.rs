@@ -185,8 +185,8 @@ mod cuda {
 
     pub(in crate::ops) static SOURCE: Source = Source { name: "conv.cu", text: include_str!("conv.cu") };
 
-    /// Warps of a block and rows that a warp takes at a time; taps of the variant with several channels a lane, and at most:
-    /// as in `conv.cu`.
+    /// Warps of a block and rows that a warp takes at a time; taps of the variant with several channels a lane, and at
+    /// most: as in `conv.cu`.
     const WARPS: usize = 4;
     const RUN: usize = 16;
     const RUN_BACK: usize = 32;

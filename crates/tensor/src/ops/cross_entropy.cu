@@ -4,8 +4,8 @@
 
 constexpr int BATCH = 4;
 
-// W = 4 where rows are aligned to four elements, else 1. dlogits may be the logits themselves: a thread writes what it alone
-// has read. `cached` is a multiple of W.
+// W = 4 where rows are aligned to four elements, else 1. dlogits may be the logits themselves: a thread writes what it
+// alone has read. `cached` is a multiple of W.
 template <int W, typename Logit>
 DEVICE void row_loss(const Logit *logits, elem *dlogits, float *losses, const i32 *targets, float weight, int vocab,
                      int cached, float *shared) {

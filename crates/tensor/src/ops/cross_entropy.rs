@@ -1,11 +1,14 @@
-//! Mean next-token cross-entropy straight from the head: logits exist for a block of rows at a time.
+//! Mean next-token cross-entropy straight from the head, with logits for a block of rows at a time.
 //!
 //! `loss = mean over unmasked rows of logsumexp(s x W^T) - (s x W^T)[target]`. While a tape records, the gradients
 //! are computed in the same pass, because the block of logits is there: the head's gradient is written at once,
 //! that of `x` is kept for the backward pass. The loss must therefore be the root of the backward pass.
 //!
 //! Logits are f32, but with bf16 weights of record they are bf16 like all that such a model computes ("as published");
-//! statistics and sums are f32 always.
+//! statistics and sums are f32 always. Where logits and their gradient have one type, f32 or bf16, the gradient takes
+//! their place, in blocks of up to 256 MiB of f32 or 1.25 GiB of bf16 (which may be all rows). In mixed precision a
+//! block of f32 logits has up to 224 MiB, and their gradient exists in bf16 for a panel of many rows: of all that fit
+//! where the tape was lent memory (gradients not yet written), else of 256 MiB.
 
 use crate::cpu::{exp, for_row_blocks};
 use crate::linalg::{Factor, matmul};
@@ -101,8 +104,8 @@ pub fn linear_cross_entropy(
 }
 
 /// How the rows are cut: logits exist in blocks; their gradient in panels of several blocks, since the more rows the
-/// product for the head's gradient sums over, the less often that gradient is read and written. Where both have the same
-/// type the gradient takes the place of the logits.
+/// product for the head's gradient sums over, the less often that gradient is read and written. Where both have the
+/// same type the gradient takes the place of the logits.
 struct Work {
     block: usize,
     panel: usize,

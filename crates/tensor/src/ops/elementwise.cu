@@ -39,8 +39,8 @@ add_assign(elem *__restrict__ to, const elem *__restrict__ from, i64 count) {
     }
 }
 
-// Up to four sums of rows at once: total[i] = (total[i] or 0) + sum of the rows of partial[i] [count[i], width[i]], i the
-// block's y. Blocks of 32 x 32 threads, 32 columns each.
+// Up to four sums of rows at once: total[i] = (total[i] or 0) + sum of the rows of partial[i] [count[i], width[i]], i
+// the block's y. Blocks of 32 x 32 threads, 32 columns each.
 extern "C" __global__ void __launch_bounds__(1024)
 sum_partials(const float *partial0, int count0, float *total0, int width0, int add0,
              const float *partial1, int count1, float *total1, int width1, int add1,

@@ -25,7 +25,8 @@ pub fn add_assign(to: &Tensor, from: &Tensor) -> Result<()> {
     }
 }
 
-/// The last stage of a sum over rows on a GPU: `total = (total or 0) + sum of the rows of partial`, all f32, in one order.
+/// The last stage of a sum over rows on a GPU: `total = (total or 0) + sum of the rows of partial`, all f32, in one
+/// order.
 pub(crate) struct PartialSums {
     pub total: Tensor,
     /// Whether to add to what `total` holds.

@@ -1,5 +1,5 @@
-// w g / rms(g) with g = y silu(z). A warp has a row at a time; a lane has W columns of every 32 * W. Rows of up to BATCH
-// such pieces stay in registers between the two passes over them (HELD).
+// w g / rms(g) with g = y silu(z). A warp has a row at a time; a lane has W columns of every 32 * W. Rows of up to
+// BATCH such pieces stay in registers between the two passes over them (HELD).
 #include "common.cuh"
 
 constexpr int BATCH = 6;

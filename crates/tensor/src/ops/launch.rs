@@ -55,7 +55,8 @@ pub(super) fn blocks(count: usize, per_block: usize) -> u32 {
     u32::try_from(count.div_ceil(per_block)).expect("a grid has fewer than 2^32 blocks")
 }
 
-/// A grid over a matrix whose blocks have `rows_each` rows by 32 lanes, and go on to further rows beyond `most` of them.
+/// A grid over a matrix whose blocks have `rows_each` rows by 32 lanes, and go on to further rows beyond `most` of
+/// them.
 pub(super) fn tiles(rows: usize, rows_each: usize, most: u32, width: usize, lane: usize) -> [u32; 3] {
     [blocks(width, 32 * lane), blocks(rows, rows_each).min(most), 1]
 }

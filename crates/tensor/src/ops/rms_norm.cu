@@ -1,6 +1,6 @@
-// y = w n with n = x / rms(x), x in f32, n and y in elem; and the addition of a branch to the stream x before it. A warp has
-// a row at a time; a lane has W columns of every 32 * W. Rows of up to BATCH such pieces stay in registers between the
-// two passes over them (HELD).
+// y = w n with n = x / rms(x), x in f32, n and y in elem; and the addition of a branch to the stream x before it. A
+// warp has a row at a time; a lane has W columns of every 32 * W. Rows of up to BATCH such pieces stay in registers
+// between the two passes over them (HELD).
 #include "common.cuh"
 
 constexpr int BATCH = 4;
@@ -172,8 +172,8 @@ DEVICE void backward(Gradients to, float *__restrict__ partial, const elem *dy,
     }
 }
 
-// dx = (dx or 0) + r (w dy - n mean(w dy n)), dbranch = (dbranch or 0) + m dx, again = w n; partial[block] = this block's
-// share of the weight's gradient, the sum over rows of dy n.
+// dx = (dx or 0) + r (w dy - n mean(w dy n)), dbranch = (dbranch or 0) + m dx, again = w n; partial[block] = this
+// block's share of the weight's gradient, the sum over rows of dy n.
 extern "C" __global__ void __launch_bounds__(256, 2)
 rms_norm_backward(float *dx, int add, elem *dbranch, int add_branch, float m, elem *again, float *partial,
                   const elem *dy, const float *inverse, const elem *kept, const float *weight, i64 rows, int width,

@@ -24,7 +24,8 @@ fn every_source_compiles_without_a_warning_for_both_types_and_architectures() {
     }
 }
 
-/// A file may be in several sources (kernels that are compiled for each of several sizes), and a source of several files.
+/// A file may be in several sources (kernels that are compiled for each of several sizes), and a source of several
+/// files.
 #[test]
 fn every_cuda_file_of_this_crate_is_in_a_source_of_the_list() {
     let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];

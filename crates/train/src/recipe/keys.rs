@@ -109,7 +109,8 @@ pub const KEYS: &[Key] = &[
     key(
         "train.graphs",
         Kind::Switch,
-        "on a GPU, launch steps as CUDA graphs; the results are the same bits without",
+        "on a GPU, launch steps as CUDA graphs, with the same bits; the optimizer's part where every step launches the \
+         same: not with polar, svd, noise, block-periodic, stochastic rounding or full diagnostics",
     ),
     key(
         "train.recompute",

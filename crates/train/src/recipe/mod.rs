@@ -2,7 +2,8 @@
 //!
 //! [`resolve`] puts its layers over one another: defaults, those of the optimizer and of the model preset, on request
 //! the [published] set-up, a recipe file, the environment (`MUON_<SECTION>__<KEY>`) and the flags; what is still unset
-//! scales with steps and model size as published. The result is a [`Recipe`] together with the [`Origin`] of every value.
+//! scales with steps and model size as published. The result is a [`Recipe`] together with the [`Origin`] of every
+//! value.
 //!
 //! [`Recipe::freeze`] writes it back as TOML. That text resolves to the same recipe again, and its BLAKE3 hash
 //! ([`fingerprint`]) identifies it. Where things are kept (`[run]` and `data.cache_dir`) is no part of it, so that one

@@ -82,8 +82,8 @@ impl Resolved {
         })
     }
 
-    /// The model's configuration with the tokens of its data: a model with an open vocabulary takes them over, any other
-    /// must have room for them.
+    /// The model's configuration with the tokens of its data: a model with an open vocabulary takes them over, any
+    /// other must have room for them.
     pub fn config_for(&self, vocab_size: usize, end_of_text: u32, pad: u32) -> Result<Config> {
         if self.open_vocabulary {
             return Ok(self.config.clone().with_vocab(vocab_size, end_of_text, pad));
@@ -97,8 +97,8 @@ impl Resolved {
         Ok(self.config.clone())
     }
 
-    /// Fixes `auto` device and precision to what the run really uses: `device` is `cpu` or `cuda:N`. Refuses a precision
-    /// that this device does not compute in.
+    /// Fixes `auto` device and precision to what the run really uses: `device` is `cpu` or `cuda:N`. Refuses a
+    /// precision that this device does not compute in.
     pub fn settle(&mut self, device: &str, precision: tensor::Precision) -> Result<()> {
         if device == "cpu" {
             self.check_cpu()?;
@@ -332,8 +332,8 @@ impl Draft {
 
     /// The model's training defaults; batch size and number of documents scale with the steps, as published.
     ///
-    /// The rate of the matrices is that of the size of their updates, which the optimizer's row or `scale = "match-rms"`
-    /// decides.
+    /// The rate of the matrices is that of the size of their updates, which the optimizer's row or
+    /// `scale = "match-rms"` decides.
     fn training(&mut self, defaults: &Defaults, row: &optim::Row, from: &Origin) {
         let lr = match (row.lr, self.text("optimizer.scale")) {
             (optim::LrHint::AdamW, _) => defaults.adamw_lr,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use data::{Source, TokenizerSpec};
 
 use super::{
-    Examples, KEYS, Origin, Precision, Recipe, Resolved, Result, Setting, Sources, fingerprint, resolve,
+    Examples, KEYS, Kernels, Origin, Precision, Recipe, Recompute, Resolved, Result, Setting, Sources,
+    fingerprint, resolve,
 };
 
 /// Settings of flags, written `key=value`.
@@ -188,6 +189,9 @@ fn bad_values_are_refused() {
         ("train.schedule=step", "one of constant, cosine, linear, wsd"),
         ("train.final_lr=1.5", "a number from 0 to 1"),
         ("train.clip=-1", "a number from 0"),
+        ("train.kernels=slow", "one of fast, plain"),
+        ("train.graphs=maybe", "true or false"),
+        ("train.recompute=all", "one of off, layers"),
         ("train.diagnostics=some", "one of off, cheap, full"),
         ("train.diagnostics_steps=0", "a whole number from 1"),
         ("model.hidden_size=100", "no multiple of 1 x 32"),
@@ -208,6 +212,21 @@ fn bad_values_are_refused() {
     }
     assert!(error(&["train.device=cpu", "train.precision=mixed"]).contains("--precision f32 or bf16"));
     assert!(error(&["train.steps=1", "train.steps=2"]).contains("give it once"));
+}
+
+#[test]
+fn how_a_step_is_computed_can_be_chosen() {
+    let how = |settings: &[&str]| {
+        let train = with(settings).unwrap().recipe.train;
+        (train.kernels, train.graphs, train.recompute)
+    };
+    assert_eq!(how(&[]), (Kernels::Fast, true, Recompute::Off));
+    let other = ["train.kernels=plain", "train.graphs=false", "train.recompute=layers"];
+    assert_eq!(how(&other), (Kernels::Plain, false, Recompute::Layers));
+    let frozen = with(&other).unwrap().recipe.freeze();
+    for line in ["kernels = \"plain\"", "graphs = false", "recompute = \"layers\""] {
+        assert!(frozen.lines().any(|found| found == line), "no {line} in {frozen}");
+    }
 }
 
 #[test]

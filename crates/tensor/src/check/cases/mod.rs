@@ -120,8 +120,8 @@ pub(super) fn small() -> Vec<Case> {
     cases
 }
 
-/// Shapes of granite-4.0-h-350m at batch 2, length 512, with a smaller vocabulary; and such as make an operation cut its
-/// work in another way: more rows than partial sums, wide rows, scores in several pieces, logits in two blocks.
+/// Shapes of granite-4.0-h-350m at batch 2, length 512, with a smaller vocabulary; and such as make an operation cut
+/// its work in another way: more rows than partial sums, wide rows, scores in several pieces, logits in two blocks.
 pub(super) fn full_size() -> Vec<Case> {
     let rows = BatchLayout { batch: 2, len: 512 };
     let mut cases = vec![

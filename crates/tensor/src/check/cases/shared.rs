@@ -144,8 +144,8 @@ fn made_again() -> Case {
     )
 }
 
-/// A stream of two additions with norms, of which the second has no later reader of its sum, the first's inputs are read
-/// elsewhere, and one norm is not read at all.
+/// A stream of two additions with norms, of which the second has no later reader of its sum, the first's inputs are
+/// read elsewhere, and one norm is not read at all.
 fn residual_norms() -> Case {
     let eps = f64::from(EPS);
     Case::new(

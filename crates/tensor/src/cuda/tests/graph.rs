@@ -64,6 +64,8 @@ fn on_a_gpu_a_profile_tells_every_piece_of_work_in_order() -> Result<()> {
     let told: Vec<_> = costs.iter().map(|c| (c.work.name, c.work.detail.as_str(), c.work.bytes)).collect();
     let n = n as u64;
     assert_eq!(told, [("copies", "zero", 4 * n), ("tiny", "silu_add", 4 * n + 8), ("copies", "copy", 8 * n)]);
-    assert!(costs.iter().all(|cost| cost.ms > 0.0), "{costs:?}");
+    // A piece may be shorter than the clock's tick.
+    assert!(costs.iter().all(|cost| cost.ms >= 0.0), "{costs:?}");
+    assert!(costs.iter().map(|cost| cost.ms).sum::<f64>() > 0.0, "{costs:?}");
     Ok(())
 }

@@ -2,8 +2,8 @@
 //! `flash_backward.cu`, which say how they go about it.
 //!
 //! What is kept for the backward pass: q and k, rotated where there are rotary positions (what they were before is not,
-//! unless v lies in the same value), v, the output, and the logs of the denominators. Heads stay in the columns that they
-//! come in.
+//! unless v lies in the same value), v, the output, and the logs of the denominators. Heads stay in the columns that
+//! they come in.
 
 use super::{Inputs, Operand, Target};
 use crate::cuda::{Arg, Gpu, Source};

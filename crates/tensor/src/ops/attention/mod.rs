@@ -5,8 +5,8 @@
 //! On a GPU there are two ways. Where the kernels without stored scores ([`flash`]) can be had, they run: storage in
 //! bf16, heads of 32, 64, 96 or 128, and q, k and v in columns that begin at 16 bytes. Everything else, f32 above all,
 //! and a tape of [`Kernels::Plain`], goes by products over scores in memory ([`stored`]), which in training keep
-//! `query T^2` elements of a sequence: no matter at 512 positions, gigabytes at 8192. On the CPU scores of one head at a
-//! time are in memory, and none are kept.
+//! `query T^2` elements of a sequence: no matter at 512 positions, gigabytes at 8192. On the CPU scores of one head at
+//! a time are in memory, and none are kept.
 
 mod cpu;
 mod flash;

@@ -26,8 +26,8 @@ template <int W, typename T> DEVICE void store_some(T *p, const float (&x)[W]) {
     }
 }
 
-// From heads in [B T, stride] to [B, heads, T, dim] (`gather`) or back. With tables [T, dim / 2], pairs (j, j + dim / 2)
-// turn by their angle, `turn` = 1, or back, -1. A thread has W columns, or W pairs.
+// From heads in [B T, stride] to [B, heads, T, dim] (`gather`) or back. With tables [T, dim / 2], pairs (j, j + dim /
+// 2) turn by their angle, `turn` = 1, or back, -1. A thread has W columns, or W pairs.
 template <int W>
 DEVICE void move_heads(elem *in_rows, elem *apart, const float *cos, const float *sin, i64 rows, i64 stride, int len,
                        int heads, int dim, int gather, float turn) {

@@ -9,7 +9,8 @@
 //!
 //! `B` and `C` are shared by the heads of a group. The recurrence is evaluated as it stands, in f32: there is no
 //! chunk length, and any sequence length is alike. On a GPU in bf16, the sizes of the published models go in chunks on
-//! tensor cores instead ([`chunked`]: its rule is a function of sizes and type), unless the tape runs the plain kernels.
+//! tensor cores instead ([`chunked`]: its rule is a function of sizes and type), unless the tape runs the plain
+//! kernels.
 
 mod chunked;
 mod cpu;
