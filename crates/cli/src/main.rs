@@ -61,6 +61,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    // This thread is one of the pool's, so that an operation on the CPU need not wake another to begin.
+    rayon::ThreadPoolBuilder::new().use_current_thread().build_global().expect("no pool was built before");
     let cli = match Cli::try_parse_from(args::hyphens(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(error::report_usage(&error)),

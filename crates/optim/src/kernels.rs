@@ -182,15 +182,26 @@ pub(crate) fn scale_above(m: &Tensor, g: &Tensor, thresholds: &Tensor, factor: f
     }
 }
 
+/// Sum of squares in f64, in eight interleaved lanes.
+pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; 8];
+    let (eights, rest) = x.as_chunks::<8>();
+    for eight in eights {
+        for (lane, &x) in lanes.iter_mut().zip(eight) {
+            *lane += f64::from(x) * f64::from(x);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>()
+}
+
 /// Square of the Frobenius norm of each member of `x [L, ..]`, in f64: neither overflows nor vanishes for any f32.
 pub(crate) fn member_squares(x: &Tensor) -> Result<Vec<f64>> {
     let members = x.shape()[0];
     let size = x.numel() / members;
     match x.device() {
         Device::Cpu => {
-            let square = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
             let x = x.read();
-            let member = |x: &[f32]| x.par_chunks(BLOCK).map(square).collect::<Vec<_>>().iter().sum();
+            let member = |x: &[f32]| x.par_chunks(BLOCK).map(sum_of_squares).collect::<Vec<_>>().iter().sum();
             Ok(x.chunks_exact(size).map(member).collect())
         }
         Device::Cuda(gpu) => {

@@ -84,7 +84,10 @@ pub fn clear_vector_state() {
 /// [`matmul_seq`] with the rows of `c` shared among all cores. Each entry is summed in one order whatever the
 /// number of cores.
 pub fn matmul(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
-    let (a, b) = (a.view(), b.view());
+    rows(c, accumulate, alpha, a.view(), b.view());
+}
+
+fn rows(c: &mut [f32], accumulate: bool, alpha: f32, a: MatRef<f32>, b: MatRef<f32>) {
     let (m, n) = (a.nrows(), b.ncols());
     let block = m.div_ceil(rayon::current_num_threads()).next_multiple_of(16).max(16);
     c[..m * n].par_chunks_mut(block * n).enumerate().for_each(|(i, c)| {
@@ -98,10 +101,15 @@ pub fn matmul(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
 const PANEL: usize = 96;
 
 /// `c [r, r] = (c or 0) + alpha a b`, of which it is known that it is symmetric: panels of rows are computed up to their
-/// diagonal block, the rest is mirrored. Each entry is summed in one order whatever the number of cores.
+/// diagonal block (small matrices as a whole, which is faster), the rest is mirrored. Each entry is summed in one order whatever the number of cores.
 pub fn matmul_symmetric(c: &mut [f32], accumulate: bool, alpha: f32, a: Mat, b: Mat) {
     let (a, b) = (a.view(), b.view());
     let r = a.nrows();
+    if r < 2 * PANEL {
+        rows(c, accumulate, alpha, a, b);
+        mirror(&mut c[..r * r], r, 0);
+        return;
+    }
     // Long panels first, so that none is left over at the end.
     c[..r * r].par_chunks_mut(PANEL * r).enumerate().rev().for_each(|(i, c)| {
         let (first, rows) = (i * PANEL, c.len() / r);

@@ -10,6 +10,7 @@ use tensor::{DType, Device, Tensor};
 use super::schedule::PURIFY;
 use super::{Iterate, converge};
 use crate::error::Result;
+use crate::kernels::sum_of_squares;
 use crate::ortho::kernels;
 use crate::ortho::not_finite;
 
@@ -23,9 +24,8 @@ pub(super) fn factor(input: &Tensor) -> Result<(Tensor, usize)> {
         .zip(x.par_chunks(m * n))
         .enumerate()
         .map(|(i, (out, x))| {
-            let largest =
-                x.iter().fold(0.0f32, |most, x| if x.is_nan() { f32::NAN } else { most.max(x.abs()) });
-            if !x.iter().all(|x| x.is_finite()) {
+            let largest = kernels::largest_of(x);
+            if !largest.is_finite() {
                 return Err(not_finite(i));
             }
             if largest == 0.0 {
@@ -174,10 +174,11 @@ impl Iterate for Member {
 
 /// `norm_F(R - diagonal I)`.
 fn norm(r: &Tensor, diagonal: f32) -> f64 {
-    let rank = r.cols();
-    let square =
-        |(i, x): (usize, &f32)| f64::from(if i % (rank + 1) == 0 { x - diagonal } else { *x }).powi(2);
-    r.read().iter().enumerate().map(square).sum::<f64>().sqrt()
+    let squares = |(i, row): (usize, &[f32])| {
+        let (left, right) = (&row[..i], &row[i + 1..]);
+        sum_of_squares(left) + f64::from(row[i] - diagonal).powi(2) + sum_of_squares(right)
+    };
+    r.read().chunks_exact(r.cols()).enumerate().map(squares).sum::<f64>().sqrt()
 }
 
 fn multiply(r: &Tensor, factor: f32) {

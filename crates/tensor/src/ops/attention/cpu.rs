@@ -15,8 +15,11 @@ fn gather(
     head: usize,
     dim: usize,
 ) -> Vec<f32> {
-    let first = |t: usize| (sequence * len + t) * stride + start + head * dim;
-    (0..len).flat_map(|t| &from[first(t)..][..dim]).copied().collect()
+    let mut rows = Vec::with_capacity(len * dim);
+    for row in from[sequence * len * stride..][..len * stride].chunks_exact(stride) {
+        rows.extend_from_slice(&row[start + head * dim..][..dim]);
+    }
+    rows
 }
 
 /// Turns the pairs of each row of `x [T, dim]` by its position; `back` turns the other way (the gradient's way).

@@ -1,5 +1,5 @@
-//! The scan on the CPU: one task for each sequence and head; the state of one vector of a head's columns stays in
-//! cache.
+//! The scan on the CPU: one task for each sequence and head; the state of one vector of a head's columns (backward: of
+//! one vector of its states) stays in cache.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -57,6 +57,12 @@ impl Head<'_> {
     fn x(&self, t: usize, p: usize, lanes: usize) -> &[f32] {
         let width = self.layout.head_dim;
         &self.row(t)[self.index * width + p..][..lanes.min(width - p)]
+    }
+
+    /// The columns of this head at time `t` of rows `[T, H P]`.
+    #[inline(always)]
+    fn columns<'a>(&self, rows: &'a [f32], t: usize) -> &'a [f32] {
+        &rows[t * self.layout.inner() + self.index * self.layout.head_dim..][..self.layout.head_dim]
     }
 
     #[inline(always)]
@@ -228,7 +234,8 @@ pub(super) fn backward(
     }
 }
 
-/// The backward pass of one sequence and head, given `dy [T, H P]` of the sequence.
+/// The backward pass of one sequence and head, given `dy [T, H P]` of the sequence: a vector of states at a time, so that
+/// `dB` and `dC` are sums of vectors; only `dx` and `ddt` add up the lanes of one.
 struct Backward<'a> {
     head: &'a Head<'a>,
     d: f32,
@@ -245,71 +252,92 @@ impl WithSimd for Backward<'_> {
         let (layout, steps) = (head.layout, head.steps);
         let (len, width, n) = (layout.rows.len, layout.head_dim, layout.state);
         let zero = simd.splat_f32s(0.0);
-        let mut ddt = vec![0.0f32; len];
-        let mut starts = vec![zero; len.div_ceil(CHUNK) * n];
-        let mut states = vec![zero; (CHUNK + 1) * n];
-        for p in (0..width).step_by(S::F32_LANES) {
-            // Forward once more, keeping the state before each chunk.
-            let mut state = vec![zero; n];
+        let vectors = n.div_ceil(S::F32_LANES);
+        // Forward once more, keeping the states before each chunk.
+        let mut starts = vec![zero; len.div_ceil(CHUNK) * vectors * width];
+        for i in 0..vectors {
+            let mut state = vec![zero; width];
             for t in 0..len {
                 if t % CHUNK == 0 {
-                    starts[t / CHUNK * n..][..n].copy_from_slice(&state);
+                    starts[(t / CHUNK * vectors + i) * width..][..width].copy_from_slice(&state);
                 }
                 let decay = simd.splat_f32s(steps.decay[t]);
-                let x = simd.partial_load_f32s(head.x(t, p, S::F32_LANES));
-                let x = simd.mul_f32s(x, simd.splat_f32s(steps.dt[t]));
-                for (s, b) in state.iter_mut().zip(head.b(t)) {
-                    *s = simd.mul_add_e_f32s(simd.splat_f32s(*b), x, simd.mul_f32s(decay, *s));
-                }
-            }
-            let mut ds = vec![zero; n];
-            for chunk in (0..len.div_ceil(CHUNK)).rev() {
-                let first = chunk * CHUNK;
-                let last = (first + CHUNK).min(len);
-                states[..n].copy_from_slice(&starts[chunk * n..][..n]);
-                for t in first..last {
-                    let (from, to) = states[(t - first) * n..].split_at_mut(n);
-                    let decay = simd.splat_f32s(steps.decay[t]);
-                    let x = simd.partial_load_f32s(head.x(t, p, S::F32_LANES));
-                    let x = simd.mul_f32s(x, simd.splat_f32s(steps.dt[t]));
-                    for ((to, from), b) in to.iter_mut().zip(from).zip(head.b(t)) {
-                        *to = simd.mul_add_e_f32s(simd.splat_f32s(*b), x, simd.mul_f32s(decay, *from));
-                    }
-                }
-                for t in (first..last).rev() {
-                    let before = &states[(t - first) * n..][..n];
-                    let after = &states[(t - first + 1) * n..][..n];
-                    let (decay, dt) = (steps.decay[t], steps.dt[t]);
-                    let x = simd.partial_load_f32s(head.x(t, p, S::F32_LANES));
-                    let dy =
-                        &dy[t * layout.inner() + head.index * width + p..][..S::F32_LANES.min(width - p)];
-                    let dy = simd.partial_load_f32s(dy);
-                    let decays = simd.splat_f32s(decay);
-                    let (db, dc) = grads.dbc[t * 2 * n..][..2 * n].split_at_mut(n);
-                    let (b, c, ds) = (head.b(t), head.c(t), &mut ds[..n]);
-                    let (mut dxt, mut ddecay) = (zero, zero);
-                    for i in 0..n {
-                        let s = simd.mul_add_e_f32s(simd.splat_f32s(c[i]), dy, ds[i]);
-                        dc[i] += simd.reduce_sum_f32s(simd.mul_f32s(after[i], dy));
-                        db[i] += dt * simd.reduce_sum_f32s(simd.mul_f32s(s, x));
-                        dxt = simd.mul_add_e_f32s(simd.splat_f32s(b[i]), s, dxt);
-                        ddecay = simd.mul_add_e_f32s(before[i], s, ddecay);
-                        ds[i] = simd.mul_f32s(s, decays);
-                    }
-                    let of_decay = simd.reduce_sum_f32s(ddecay) * decay;
-                    ddt[t] += simd.reduce_sum_f32s(simd.mul_f32s(dxt, x)) + of_decay * steps.a;
-                    grads.sums[1] += of_decay * dt * steps.a;
-                    grads.sums[2] += simd.reduce_sum_f32s(simd.mul_f32s(dy, x));
-                    let dx = simd.mul_f32s(simd.splat_f32s(d), dy);
-                    let dx = simd.mul_add_e_f32s(simd.splat_f32s(dt), dxt, dx);
-                    let to = &mut grads.dx[t * width + p..][..S::F32_LANES.min(width - p)];
-                    simd.partial_store_f32s(to, dx);
+                let b = simd.mul_f32s(vector(simd, head.b(t), i), simd.splat_f32s(steps.dt[t]));
+                for (s, &x) in state.iter_mut().zip(head.x(t, 0, width)) {
+                    *s = simd.mul_add_e_f32s(b, simd.splat_f32s(x), simd.mul_f32s(decay, *s));
                 }
             }
         }
-        for (t, ddt) in ddt.iter().enumerate() {
-            grads.draw[t] = ddt * steps.slope[t];
-            grads.sums[0] += grads.draw[t];
+        let mut states = vec![zero; (CHUNK + 1) * width];
+        let mut ds = vec![zero; vectors * width];
+        let mut dxs = vec![zero; CHUNK * width];
+        for chunk in (0..len.div_ceil(CHUNK)).rev() {
+            let first = chunk * CHUNK;
+            let last = (first + CHUNK).min(len);
+            let mut ddecays = [0.0f32; CHUNK];
+            dxs.fill(zero);
+            for i in 0..vectors {
+                states[..width].copy_from_slice(&starts[(chunk * vectors + i) * width..][..width]);
+                for t in first..last {
+                    let (from, to) = states[(t - first) * width..].split_at_mut(width);
+                    let decay = simd.splat_f32s(steps.decay[t]);
+                    let b = simd.mul_f32s(vector(simd, head.b(t), i), simd.splat_f32s(steps.dt[t]));
+                    for ((to, from), &x) in to.iter_mut().zip(from).zip(head.x(t, 0, width)) {
+                        *to = simd.mul_add_e_f32s(b, simd.splat_f32s(x), simd.mul_f32s(decay, *from));
+                    }
+                }
+                let ds = &mut ds[i * width..][..width];
+                for t in (first..last).rev() {
+                    let at = t - first;
+                    let before = &states[at * width..][..width];
+                    let after = &states[(at + 1) * width..][..width];
+                    let dxs = &mut dxs[at * width..][..width];
+                    let (x, dy) = (head.x(t, 0, width), head.columns(dy, t));
+                    let (b, c) = (vector(simd, head.b(t), i), vector(simd, head.c(t), i));
+                    let decay = simd.splat_f32s(steps.decay[t]);
+                    let (mut db, mut dc, mut ddecay) = (zero, zero, zero);
+                    for p in 0..width {
+                        let dy = simd.splat_f32s(dy[p]);
+                        let s = simd.mul_add_e_f32s(c, dy, ds[p]);
+                        dc = simd.mul_add_e_f32s(after[p], dy, dc);
+                        db = simd.mul_add_e_f32s(s, simd.splat_f32s(x[p]), db);
+                        dxs[p] = simd.mul_add_e_f32s(b, s, dxs[p]);
+                        ddecay = simd.mul_add_e_f32s(before[p], s, ddecay);
+                        ds[p] = simd.mul_f32s(s, decay);
+                    }
+                    let (of_b, of_c) = grads.dbc[t * 2 * n..][..2 * n].split_at_mut(n);
+                    let range = i * S::F32_LANES..n.min((i + 1) * S::F32_LANES);
+                    simd.partial_store_f32s(
+                        &mut of_b[range.clone()],
+                        simd.mul_f32s(db, simd.splat_f32s(steps.dt[t])),
+                    );
+                    simd.partial_store_f32s(&mut of_c[range], dc);
+                    ddecays[at] += simd.reduce_sum_f32s(ddecay);
+                }
+            }
+            for t in (first..last).rev() {
+                let (x, dy, dt) = (head.x(t, 0, width), head.columns(dy, t), steps.dt[t]);
+                let (dxs, dx) = (&dxs[(t - first) * width..][..width], &mut grads.dx[t * width..][..width]);
+                let (mut of_x, mut skipped) = (0.0f32, 0.0f32);
+                for p in 0..width {
+                    let sum = simd.reduce_sum_f32s(dxs[p]);
+                    of_x = sum.mul_add(x[p], of_x);
+                    skipped = dy[p].mul_add(x[p], skipped);
+                    dx[p] = dt.mul_add(sum, d * dy[p]);
+                }
+                let of_decay = ddecays[t - first] * steps.decay[t];
+                grads.draw[t] = (of_x + of_decay * steps.a) * steps.slope[t];
+                grads.sums[0] += grads.draw[t];
+                grads.sums[1] += of_decay * dt * steps.a;
+                grads.sums[2] += skipped;
+            }
         }
     }
+}
+
+/// Vector `i` of a row, zeros beyond its end.
+#[inline(always)]
+fn vector<S: Simd>(simd: S, row: &[f32], i: usize) -> S::f32s {
+    let first = i * S::F32_LANES;
+    simd.partial_load_f32s(&row[first..row.len().min(first + S::F32_LANES)])
 }
