@@ -181,7 +181,10 @@ fn of_optim(error: &optim::Error) -> u8 {
 
 fn of_runs(error: &runs::Error) -> u8 {
     match error {
-        runs::Error::Name { .. } | runs::Error::Taken(_) | runs::Error::NoRun { .. } => USAGE,
+        runs::Error::Name { .. }
+        | runs::Error::Taken(_)
+        | runs::Error::NoRun { .. }
+        | runs::Error::Ambiguous { .. } => USAGE,
         _ => INPUT,
     }
 }

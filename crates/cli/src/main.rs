@@ -3,20 +3,28 @@
 mod args;
 mod bench;
 mod commit_verb;
+mod completions_verb;
 mod doctor;
 mod dry_run;
 mod error;
 mod lab;
+mod logs_verb;
 mod machine;
+mod man_verb;
 mod optimizers_verb;
 mod output;
+mod plot_verb;
 mod progress;
+mod rm_verb;
+mod runs_verb;
+mod show_verb;
+mod store_args;
 mod train_verb;
 mod verbs;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::args::{Choice, RecipeArgs};
 use crate::verbs::{NolahArgs, PretrainArgs, TrainArgs};
@@ -46,6 +54,21 @@ enum Verb {
     /// List the optimizers, or the keys of one
     #[command(after_help = error::EXIT_CODES)]
     Optimizers(optimizers_verb::OptimizersArgs),
+    /// List the runs: state, step, losses, speed, age
+    #[command(after_help = error::EXIT_CODES)]
+    Runs(runs_verb::RunsArgs),
+    /// Show one run: its closing table, where it came from, its files
+    #[command(after_help = error::EXIT_CODES)]
+    Show(show_verb::ShowArgs),
+    /// Show the last steps of a run as lines, and with --follow those to come
+    #[command(after_help = error::EXIT_CODES)]
+    Logs(logs_verb::LogsArgs),
+    /// Draw the losses of one run or several, in the terminal or as an SVG file
+    #[command(after_help = error::EXIT_CODES)]
+    Plot(plot_verb::PlotArgs),
+    /// Remove runs with all their files
+    #[command(after_help = error::EXIT_CODES)]
+    Rm(rm_verb::RmArgs),
     /// Take apart: forward passes and kernels held against other frameworks and plain loops
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -58,6 +81,12 @@ enum Verb {
     /// Show what this machine has for training, and how to get what is missing
     #[command(after_help = error::EXIT_CODES)]
     Doctor,
+    /// Print what makes a shell complete verbs and flags
+    #[command(after_help = error::EXIT_CODES)]
+    Completions(completions_verb::CompletionsArgs),
+    /// Write the manual pages
+    #[command(after_help = error::EXIT_CODES)]
+    Man(man_verb::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -79,10 +108,17 @@ fn main() -> ExitCode {
             Err(error) => Err(error.into()),
         },
         Verb::Optimizers(args) => optimizers_verb::run(args),
+        Verb::Runs(args) => runs_verb::run(args),
+        Verb::Show(args) => show_verb::run(args),
+        Verb::Logs(args) => logs_verb::run(args),
+        Verb::Plot(args) => plot_verb::run(args),
+        Verb::Rm(args) => rm_verb::run(args),
         Verb::Lab(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
         Verb::Commit(args) => commit_verb::run(args),
         Verb::Doctor => doctor::run(),
+        Verb::Completions(args) => completions_verb::run(args, Cli::command()),
+        Verb::Man(args) => man_verb::run(args, Cli::command()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,14 +1,14 @@
-//! Loss curves as SVG: self-contained (no script, no font, no link), the same bytes for the same input.
+//! Loss curves as SVG: self-contained (no script, no font, no link), the same bytes for the same input; and in characters.
 
 mod draw;
+mod runs;
 mod scale;
+mod text;
 mod thin;
 
-use runs::{Metadata, Metrics};
-
-use crate::format;
-
 pub use draw::loss_svg;
+pub use runs::{Loss, loss_curve, of_one, of_several};
+pub use text::{TextPlot, loss_text};
 
 /// One series of a plot.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,42 +73,4 @@ impl Default for PlotOptions {
             height: 520,
         }
     }
-}
-
-/// The loss curve of one run: training loss, validation loss, entropy floor.
-pub fn loss_curve(metadata: &Metadata, metrics: &Metrics) -> String {
-    let setup = &metadata.setup;
-    let named = |name: &str, last: Option<f64>| match last {
-        Some(last) => format!("{name}, final {}", format::loss(last)),
-        None => name.to_owned(),
-    };
-    let rows = &metrics.rows;
-    let mut series = vec![Series {
-        label: named("train", rows.last().map(|row| row.loss)),
-        kind: Kind::Curve,
-        points: rows.iter().map(|row| (row.step as f64, row.loss)).collect(),
-    }];
-    let validation: Vec<(f64, f64)> =
-        rows.iter().filter_map(|row| Some((row.step as f64, row.val_loss?))).collect();
-    if let Some(&(_, last)) = validation.last() {
-        series.push(Series {
-            label: named("validation", Some(last)),
-            kind: Kind::Points,
-            points: validation,
-        });
-    }
-    let facts = [
-        setup.optimizer.clone(),
-        format!("{} ({} parameters)", setup.model, format::short(setup.parameters as f64)),
-        setup.data.clone(),
-        setup.device.clone(),
-        setup.precision.clone(),
-    ];
-    let options = PlotOptions {
-        title: metadata.name.clone(),
-        subtitle: facts.into_iter().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join(" \u{b7} "),
-        floor: setup.entropy_floor.map(|value| Floor { label: "entropy floor".to_owned(), value }),
-        ..PlotOptions::default()
-    };
-    loss_svg(&series, &options)
 }

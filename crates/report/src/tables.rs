@@ -1,4 +1,4 @@
-//! The closing table of a run and the list of runs.
+//! The closing table of a run.
 
 use comfy_table::{CellAlignment, Table, presets};
 use runs::{LossSummary, Metrics, RunInfo, State};
@@ -70,35 +70,6 @@ pub fn closing_table(run: &RunInfo, metrics: &Metrics, charset: Charset) -> Stri
     plain(text, charset)
 }
 
-/// One line for each run: what ran, how far, how well, how fast.
-pub fn runs_table(runs: &[RunInfo], charset: Charset) -> String {
-    if runs.is_empty() {
-        return "no runs yet\n".to_owned();
-    }
-    let mut list = table(charset);
-    list.set_header(["run", "state", "optimizer", "model", "steps", "final loss", "validation", "tokens/s"]);
-    for run in runs {
-        let metadata = &run.metadata;
-        let state = match metadata.state {
-            State::Running => "running",
-            State::Finished => "finished",
-            State::Failed { .. } => "failed",
-        };
-        list.add_row([
-            metadata.name.clone(),
-            state.to_owned(),
-            metadata.setup.optimizer.clone(),
-            metadata.setup.model.clone(),
-            format!("{}/{}", metadata.steps_done, metadata.setup.steps),
-            optional(metadata.train_loss.last, format::loss),
-            optional(metadata.validation_loss.last, format::loss),
-            optional(metadata.tokens_per_s, format::short),
-        ]);
-    }
-    align_right(&mut list, 4);
-    plain(format!("{list}\n"), charset)
-}
-
 fn loss_row(label: &str, summary: &LossSummary, floor: Option<f64>) -> Vec<String> {
     let finite = summary.last.filter(|loss| loss.is_finite());
     let mut row = vec![
@@ -151,7 +122,7 @@ fn facts_of(run: &RunInfo, metrics: &Metrics) -> Vec<(&'static str, String)> {
     facts
 }
 
-fn table(charset: Charset) -> Table {
+pub(crate) fn table(charset: Charset) -> Table {
     let mut table = Table::new();
     table.load_style(match charset {
         Charset::Unicode => presets::UTF8_FULL_CONDENSED,
@@ -161,21 +132,21 @@ fn table(charset: Charset) -> Table {
 }
 
 /// Numbers stand to the right, from the column `first` on.
-fn align_right(table: &mut Table, first: usize) {
+pub(crate) fn align_right(table: &mut Table, first: usize) {
     for column in table.column_iter_mut().skip(first) {
         column.set_cell_alignment(CellAlignment::Right);
     }
 }
 
-fn optional<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
+pub(crate) fn optional<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(String::new, show)
 }
 
-fn trim_ends(text: &str) -> String {
+pub(crate) fn trim_ends(text: &str) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-fn plain(text: String, charset: Charset) -> String {
+pub(crate) fn plain(text: String, charset: Charset) -> String {
     match charset {
         Charset::Unicode => text,
         Charset::Ascii => text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect(),

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use report::{Floor, Kind, PlotOptions, Series, loss_curve, loss_svg};
+use report::{
+    Charset, Floor, Kind, Loss, PlotOptions, Series, TextPlot, loss_curve, loss_svg, loss_text, of_several,
+};
 use runs::{Metadata, Metrics, Row, Setup};
 
 /// Noise in [-0.5, 0.5) that is the same everywhere (splitmix64).
@@ -182,4 +184,56 @@ fn text_cannot_break_the_document() {
     let svg = loss_svg(&[], &options);
     keep("text", &svg);
     assert!(svg.contains("&lt;/title&gt;&lt;script&gt;\u{fffd}&quot;"));
+}
+
+/// A run with this floor, its losses above `low`.
+fn run(name: &str, floor: f64, low: f64) -> (Metadata, Metrics) {
+    let setup = Setup { entropy_floor: Some(floor), ..Setup::default() };
+    let mut metadata = Metadata::new(vec![], setup, "2026-11-22T05:44:00Z".parse().unwrap());
+    metadata.name = name.into();
+    let rows = (1..=300).map(|step| Row {
+        step,
+        loss: low + 4.0 / (1.0 + step as f64 / 20.0) + 0.1 * noise(step),
+        val_loss: step.is_multiple_of(100).then_some(low + 0.5),
+        ..Row::default()
+    });
+    (metadata, Metrics { rows: rows.collect(), ..Metrics::default() })
+}
+
+#[test]
+fn several_runs_share_a_plot_and_a_floor_that_is_the_same() {
+    let runs = [run("muon", 1.5, 1.6), run("adamw", 1.5, 2.0)];
+    let (series, options) = of_several(&runs, Loss::Train);
+    let svg = loss_svg(&series, &options);
+    keep("several", &svg);
+    assert!(svg.contains("muon, final 1.8") && svg.contains("adamw, final 2.2"), "{svg}");
+    assert!(svg.contains("training loss of 2 runs") && svg.contains("1.5000"));
+    let (series, options) = of_several(&[run("a", 1.5, 1.6), run("b", 1.4, 1.6)], Loss::Validation);
+    assert_eq!((options.floor, series[0].points.len()), (None, 3));
+}
+
+#[test]
+fn the_plot_in_characters() {
+    let runs = [run("muon", 1.5, 1.6), run("adamw", 1.5, 2.4)];
+    let (series, options) = of_several(&runs, Loss::Train);
+    let plot = TextPlot { width: 64, height: 14, charset: Charset::Ascii, colour: false };
+    let text = loss_text(&series, &options, plot);
+    assert!(text.is_ascii() && text.lines().all(|line| line.len() <= 64), "{text}");
+    insta::assert_snapshot!(text);
+    let coloured = loss_text(&series, &options, TextPlot { colour: true, ..plot });
+    let bare = coloured.replace("\x1b[34m", "").replace("\x1b[31m", "").replace("\x1b[0m", "");
+    assert!(coloured.contains("\x1b[34m*") && bare == text, "{coloured}");
+}
+
+#[test]
+fn odd_series_still_give_a_plot_in_characters() {
+    let plot = TextPlot { width: 0, height: 0, charset: Charset::Unicode, colour: false };
+    for points in
+        [vec![], vec![(1.0, f64::NAN)], vec![(1.0, 2.5)], vec![(1.0, 1e29), (2.0, 1.0)], vec![(3.0, 0.0); 9]]
+    {
+        let none = points.iter().all(|point| point.1.is_nan());
+        let text = loss_text(&[series(Kind::Curve, points)], &PlotOptions::default(), plot);
+        assert_eq!(text.contains("nothing to draw"), none, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
+    }
 }

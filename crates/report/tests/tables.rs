@@ -1,7 +1,7 @@
 //! Tables from the outside.
 
-use report::{Charset, bits_per_token, closing_table, perplexity, runs_table};
-use runs::{Metadata, Metrics, Row, RunInfo, Setup, State};
+use report::{Charset, Listed, bits_per_token, closing_table, details, perplexity, runs_table};
+use runs::{Metadata, Metrics, Row, RunFile, RunInfo, Setup, State};
 
 fn run(name: &str, floor: Option<f64>) -> RunInfo {
     let setup = Setup {
@@ -52,20 +52,41 @@ fn the_closing_table_of_a_failure_in_ascii() {
     insta::assert_snapshot!(text);
 }
 
+fn listed(run: RunInfo, died: bool) -> Listed {
+    Listed { metadata: run.metadata, died, age: 7380.0 }
+}
+
 #[test]
 fn the_list_of_runs() {
     let mut begun = run("b", None);
     begun.metadata = Metadata::new(vec![], begun.metadata.setup, begun.metadata.started);
     begun.metadata.name = "calm-heron".into();
-    insta::assert_snapshot!(runs_table(&[run("quiet-otter", None), begun], Charset::Ascii));
-    assert_eq!(runs_table(&[], Charset::Unicode), "no runs yet\n");
+    let begun = listed(begun, false);
+    let died = Listed { died: true, ..begun.clone() };
+    let list = [listed(run("quiet-otter", None), false), begun, died];
+    insta::assert_snapshot!(runs_table(&list, Charset::Ascii));
+    let started = runs_table(&list[1..], Charset::Ascii);
+    assert!(!started.contains("loss") && started.contains("died"), "nothing to show, no column: {started}");
+    assert_eq!(runs_table(&[], Charset::Unicode), "no runs\n");
 }
 
 #[test]
 fn every_line_is_as_wide_as_its_table() {
-    let text = runs_table(&[run("quiet-otter", None), run("x", Some(1.0))], Charset::Unicode);
+    let list = [run("quiet-otter", None), run("x", Some(1.0))].map(|run| listed(run, false));
+    let text = runs_table(&list, Charset::Unicode);
     let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
     assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
+}
+
+#[test]
+fn where_a_run_came_from_and_its_files() {
+    let mut run = run("quiet-otter", None);
+    run.metadata.command = vec!["muon".into(), "baseline".into()];
+    run.metadata.recipe_hash = "0123456789abcdef".repeat(4);
+    run.metadata.git = Some(runs::Git { revision: "ab".repeat(20), dirty: true });
+    let file = |path: &str, bytes| RunFile { path: path.into(), bytes };
+    let files = [file("metadata.json", 1731), file("model/model.safetensors", 5_033_164)];
+    insta::assert_snapshot!(details(&run, &files, Charset::Ascii));
 }
 
 #[test]

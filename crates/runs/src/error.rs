@@ -44,6 +44,16 @@ pub enum Error {
         /// The names it has.
         have: Vec<String>,
     },
+    /// The beginning of more than one name.
+    #[error("{}: `{name}` begins {} names: {} (write more of it)", store.display(), have.len(), some(have))]
+    Ambiguous {
+        /// The results folder.
+        store: PathBuf,
+        /// What was asked for.
+        name: String,
+        /// The names that begin so.
+        have: Vec<String>,
+    },
     /// A folder under results that is no run.
     #[error("{}: a run folder without metadata.json (remove it, or restore the file)", .0.display())]
     NoMetadata(PathBuf),
@@ -112,6 +122,13 @@ fn remedy(cause: &io::Error) -> &'static str {
         }
         _ => " (choose another results folder)",
     }
+}
+
+/// "a, b, ..." with at most the first four names.
+fn some(have: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let more = if have.len() > SHOWN { ", ..." } else { "" };
+    format!("{}{more}", have[..have.len().min(SHOWN)].join(", "))
 }
 
 /// "it has: a, b" with at most the last eight names.

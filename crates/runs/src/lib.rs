@@ -10,6 +10,7 @@
 //! | `model/` | the trained model, in the Hugging Face layout |
 //!
 //! The cast: [`Store`] is `results/`; [`Store::create`] makes a [`Run`], the handle that writes; [`RunInfo`] is what readers get.
+//! [`Store::find`] takes what a user types for a run, and [`Store::remove`] is the only way in which one goes.
 //! A run folder appears with its recipe and its metadata at once or not at all, and every file but
 //! `metrics.csv`, which grows, is replaced as a whole, so no reader ever sees half of one. No function here reads the
 //! clock: the caller passes the time in.
@@ -41,17 +42,22 @@
 
 mod atomic;
 mod error;
+mod files;
+mod find;
 mod git;
 mod metadata;
 mod metrics;
 mod name;
 mod run;
 mod store;
+mod writer;
 
 pub use error::{Error, Result};
+pub use files::{RunFile, total_bytes};
 pub use git::Git;
 pub use jiff::Timestamp;
 pub use metadata::{LossSummary, Metadata, SCHEMA, Setup, State};
-pub use metrics::{COLUMNS, Metrics, MetricsWriter, Row, Torn};
+pub use metrics::{COLUMNS, Metrics, MetricsTail, MetricsWriter, Row, Torn};
 pub use run::Run;
 pub use store::{Listing, NewRun, RunInfo, Store};
+pub use writer::Writer;

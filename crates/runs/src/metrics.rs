@@ -1,9 +1,12 @@
-//! `metrics.csv`: one row a step. Here what a row is; [`write`] appends rows, [`read`] reads them back.
+//! `metrics.csv`: one row a step. Here what a row is; [`write`] appends rows, [`read`] reads them back, [`tail`]
+//! follows a file that grows.
 
 mod read;
+mod tail;
 mod write;
 
 pub use read::{Metrics, Torn};
+pub use tail::MetricsTail;
 pub use write::MetricsWriter;
 
 pub(crate) const FILE: &str = "metrics.csv";

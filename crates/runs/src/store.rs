@@ -52,6 +52,11 @@ impl Store {
         Self { root: root.into() }
     }
 
+    /// The results folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Makes a run's folder, with recipe and metadata in it, in one step: it is there whole or not at all. The results folder
     /// itself is made if need be, the folders above it are not. A name that is taken is refused; `auto` finds a free one.
     pub fn create(&self, new: NewRun) -> Result<Run> {
@@ -130,7 +135,7 @@ impl Store {
     }
 
     /// The names of the folders that should be runs, sorted.
-    fn names(&self) -> Result<Vec<String>> {
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
         let entries = match fs::read_dir(&self.root) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 return Err(Error::NoStore(self.root.clone()));
@@ -163,7 +168,7 @@ impl RunInfo {
     }
 }
 
-fn read(dir: PathBuf) -> Result<RunInfo> {
+pub(crate) fn read(dir: PathBuf) -> Result<RunInfo> {
     let metadata = Metadata::read(Path::new(&dir))?;
     Ok(RunInfo { dir, metadata })
 }

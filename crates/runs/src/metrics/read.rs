@@ -67,7 +67,7 @@ impl Metrics {
 }
 
 /// The diagnostics named by a header line.
-fn header(line: &str) -> std::result::Result<Vec<String>, String> {
+pub(super) fn header(line: &str) -> std::result::Result<Vec<String>, String> {
     let mut cells = line.split(',');
     if COLUMNS.iter().all(|&column| cells.next() == Some(column)) {
         Ok(cells.map(str::to_owned).collect())
@@ -76,7 +76,8 @@ fn header(line: &str) -> std::result::Result<Vec<String>, String> {
     }
 }
 
-fn row(line: &str, diagnostics: &[String]) -> std::result::Result<Row, String> {
+/// The row of a line.
+pub(super) fn row(line: &str, diagnostics: &[String]) -> std::result::Result<Row, String> {
     let cells: Vec<&str> = line.split(',').collect();
     let want = COLUMNS.len() + diagnostics.len();
     if cells.len() != want {

@@ -1,0 +1,106 @@
+//! `muon plot`: loss curves of runs, in characters or as SVG.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use report::{Loss, TextPlot, loss_svg, loss_text, of_one, of_several};
+use runs::{Metadata, Metrics};
+
+use crate::error::BadFile;
+use crate::output::{charset, print};
+use crate::progress::note;
+use crate::store_args::{StoreArgs, usage};
+
+/// Size of the plot where there is no terminal: characters across and lines.
+const SIZE: (usize, usize) = (100, 30);
+/// Lines of a terminal that title, axis, prompt and one line of legend take.
+const BESIDE: usize = 6;
+
+/// Flags of `plot`.
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    /// Names of runs, the beginnings of names, or `last`
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Write an SVG file
+    #[arg(long, value_name = "FILE.svg")]
+    out: Option<PathBuf>,
+    /// Draw in characters; the default without --out
+    #[arg(long)]
+    terminal: bool,
+    /// Of several runs, compare the validation losses instead of the training losses
+    #[arg(long)]
+    validation: bool,
+    /// A logarithmic loss axis
+    #[arg(long)]
+    log: bool,
+}
+
+/// Draws one run's losses, or one loss of several runs.
+pub fn run(args: &PlotArgs) -> anyhow::Result<()> {
+    if let Some(out) = args.out.as_deref().filter(|out| out.extension() != Some(OsStr::new("svg"))) {
+        return Err(usage(format!(
+            "--out {}: only SVG is written (give a name that ends in .svg)",
+            out.display()
+        )));
+    }
+    let mut runs: Vec<(Metadata, Metrics)> = Vec::new();
+    for run in args.store.find_all(&args.runs)? {
+        let metrics = run.metrics()?;
+        if let Some(torn) = &metrics.torn {
+            note(&format!("warning: {}: metrics.csv: {torn}", run.metadata.name));
+        }
+        runs.push((run.metadata, metrics));
+    }
+    let (series, mut options) = match runs.as_slice() {
+        [(metadata, metrics)] if !args.validation => of_one(metadata, metrics),
+        _ => of_several(&runs, if args.validation { Loss::Validation } else { Loss::Train }),
+    };
+    options.log_y = args.log;
+    if let Some(out) = &args.out {
+        write(out, &loss_svg(&series, &options))?;
+        note(&format!("wrote {}", out.display()));
+    }
+    if args.terminal || args.out.is_none() {
+        let (width, height) = size(series.len());
+        let plot = TextPlot { width, height, charset: charset(), colour: colour() };
+        print(&loss_text(&series, &options, plot))?;
+    }
+    Ok(())
+}
+
+/// Characters across and lines for the plot itself.
+fn size(series: usize) -> (usize, usize) {
+    match terminal_size::terminal_size() {
+        Some((width, height)) if io::stdout().is_terminal() => {
+            (width.0 as usize, (height.0 as usize).saturating_sub(BESIDE + series).clamp(10, 40))
+        }
+        _ => SIZE,
+    }
+}
+
+/// Colours for a terminal, unless the environment says no (no-color.org).
+fn colour() -> bool {
+    let refused = |name, value: &str| std::env::var_os(name).is_some_and(|is| is == value);
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !no_color && !refused("TERM", "dumb")
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = tempfile::Builder::new()
+        .prefix(".")
+        .make_in(folder, |at| File::create_new(at))
+        .and_then(|mut file| file.as_file_mut().write_all(text.as_bytes()).map(|()| file))
+        .and_then(|file| file.persist(path).map_err(|error| error.error));
+    written.map(drop).map_err(|error| {
+        let reason = format!("cannot write it: {error} (choose a folder that is there and writable)");
+        BadFile { path: path.to_owned(), reason }.into()
+    })
+}

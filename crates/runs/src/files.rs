@@ -1,0 +1,73 @@
+//! The files of a run folder, and its end.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Metrics, Result, RunInfo, Store};
+
+/// One file of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFile {
+    /// Its path, relative to the run's folder.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// The bytes of all `files`.
+pub fn total_bytes(files: &[RunFile]) -> u64 {
+    files.iter().map(|file| file.bytes).sum()
+}
+
+impl RunInfo {
+    /// All files of the run, by path. Links are not followed; what disappears meanwhile is left out.
+    pub fn files(&self) -> Result<Vec<RunFile>> {
+        let mut files = Vec::new();
+        let mut folders = vec![PathBuf::new()];
+        while let Some(folder) = folders.pop() {
+            let at = self.dir.join(&folder);
+            let entries = match fs::read_dir(&at) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other.map_err(Error::io(&at, "list it"))?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(Error::io(&at, "list it"))?;
+                let path = folder.join(entry.file_name());
+                match entry.metadata() {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(Error::io(&entry.path(), "read its size")(error)),
+                    Ok(found) if found.is_dir() => folders.push(path),
+                    Ok(found) => files.push(RunFile { path, bytes: found.len() }),
+                }
+            }
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+
+    /// The run's metrics; none where it has no such file yet, or no more: version control keeps `metadata.json` alone.
+    pub fn metrics_so_far(&self) -> Result<Metrics> {
+        match self.metrics() {
+            Err(Error::Io { cause, .. }) if cause.kind() == ErrorKind::NotFound => Ok(Metrics::default()),
+            other => other,
+        }
+    }
+}
+
+impl Store {
+    /// Removes a run with all its files. The folder gets a hidden name first: no reader ever sees half a run. If that cannot
+    /// be removed, the error names it.
+    ///
+    /// Whether a process still writes the run is for the caller to ask: [`RunInfo::writer`].
+    pub fn remove(&self, run: &RunInfo) -> Result<()> {
+        let hidden = tempfile::Builder::new()
+            .prefix(".removed-")
+            .tempdir_in(self.root())
+            .map_err(Error::io(&run.dir, "remove it"))?;
+        let aside = hidden.path().join(run.dir.file_name().unwrap_or_default());
+        fs::rename(&run.dir, &aside).map_err(Error::io(&run.dir, "remove it"))?;
+        let path = hidden.keep();
+        fs::remove_dir_all(&path).map_err(Error::io(Path::new(&path), "remove what is left of the run"))
+    }
+}
