@@ -39,14 +39,14 @@ pub fn run(args: &RmArgs) -> anyhow::Result<()> {
         refuse_running(run, args.force)?;
     }
     for run in &found {
-        let files = run.files()?;
+        let (metadata, files) = (run.current()?, run.files()?);
         total += total_bytes(&files);
         note(&format!(
             "{}: {}, {} of {} steps, {} files, {}",
             run.dir.display(),
-            report::state(&run.metadata, run.died()?),
-            run.metadata.steps_done,
-            run.metadata.setup.steps,
+            report::state(&metadata, run.died()?),
+            metadata.steps_done,
+            metadata.setup.steps,
             files.len(),
             format::bytes(total_bytes(&files))
         ));

@@ -207,6 +207,8 @@ fn removing_lists_asks_and_refuses_what_runs() {
     let told = muon.fails(&["rm", "adamw-c", "--yes", "--force"], 2);
     assert!(told.contains("is running: stop it first"), "{told}");
     drop(writer);
+    let told = stderr(&muon.run(&["rm", "adamw-c"]));
+    assert!(told.contains("adamw-c: died, 2 of 5 steps, 4 files"), "{told}");
     let shown = muon.shows(&["rm", "adamw-c", "muon-a", "muon", "--yes"]);
     assert!(shown.starts_with("removed 2 runs, "), "{shown}");
     assert!(!there("muon-a") && !there("adamw-c") && there("nolah-b"));
