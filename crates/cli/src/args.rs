@@ -37,6 +37,12 @@ pub struct RecipeArgs {
     /// Save the model every so many steps, and at the end
     #[arg(long, visible_alias = "save-checkpoint-interval", value_name = "N", help_heading = "Run")]
     save_steps: Option<String>,
+    /// Take a checkpoint every so many steps, and at the end; 0: only where the run is told to stop
+    #[arg(long, value_name = "N", help_heading = "Run")]
+    checkpoint_steps: Option<String>,
+    /// Stop with a checkpoint after so many hours
+    #[arg(long, value_name = "HOURS", help_heading = "Run")]
+    max_hours: Option<String>,
     /// Name of the run's folder; unset, one is made up
     #[arg(long, value_name = "NAME", help_heading = "Run")]
     name: Option<String>,
@@ -194,6 +200,8 @@ impl RecipeArgs {
             ("train.clip", "--clip", &self.clip),
             ("train.eval_steps", "--eval-steps", &self.eval_steps),
             ("train.save_steps", "--save-steps", &self.save_steps),
+            ("train.checkpoint_steps", "--checkpoint-steps", &self.checkpoint_steps),
+            ("train.max_hours", "--max-hours", &self.max_hours),
             ("run.name", "--name", &self.name),
             ("train.seed", "--seed", &self.seed),
             ("run.results", "--results", &self.results),

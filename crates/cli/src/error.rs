@@ -14,7 +14,10 @@ Exit codes:
   3  bad input data or file
   4  the model or the recipe does not fit
   5  a device or library is missing, or out of memory
-  6  the training diverged";
+  6  the training diverged
+  7  stopped at a limit of the recipe (train.max_hours); muon resume goes on
+130  stopped by SIGINT (Ctrl-C), saved unless it came twice
+143  stopped by SIGTERM, the same";
 
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
@@ -22,6 +25,8 @@ const INPUT: u8 = 3;
 const FIT: u8 = 4;
 const DEVICE: u8 = 5;
 const DIVERGED: u8 = 6;
+/// A limit of the recipe stopped the run.
+pub const LIMIT: u8 = 7;
 
 /// A command line that makes no sense.
 #[derive(Debug)]
@@ -121,7 +126,11 @@ fn code(error: &(dyn Error + 'static)) -> Option<u8> {
 fn of_train(error: &train::Error) -> u8 {
     match error {
         train::Error::Diverged { .. } => DIVERGED,
-        train::Error::TooFewRows { .. } => INPUT,
+        train::Error::Stopped { why, .. } => crate::resume_verb::stopped(*why),
+        train::Error::Changed(_) | train::Error::Shorter { .. } => FIT,
+        train::Error::TooFewRows { .. }
+        | train::Error::NoCheckpoint { .. }
+        | train::Error::Checkpoint { .. } => INPUT,
         train::Error::Memory { .. } => DEVICE,
         train::Error::Recipe(error) => of_recipe(error),
         train::Error::Data(error) => of_data(error),
@@ -134,7 +143,7 @@ fn of_train(error: &train::Error) -> u8 {
 
 fn of_recipe(error: &recipe::Error) -> u8 {
     match error {
-        recipe::Error::Read { .. } | recipe::Error::Syntax { .. } => INPUT,
+        recipe::Error::Read { .. } | recipe::Error::Frozen { .. } | recipe::Error::Syntax { .. } => INPUT,
         recipe::Error::Vocabulary { .. } | recipe::Error::Precision { .. } => FIT,
         recipe::Error::Model(error) => of_models(error),
         recipe::Error::UnknownKey { from, .. } | recipe::Error::Value { from, .. } => {
@@ -184,7 +193,9 @@ fn of_runs(error: &runs::Error) -> u8 {
         runs::Error::Name { .. }
         | runs::Error::Taken(_)
         | runs::Error::NoRun { .. }
-        | runs::Error::Ambiguous { .. } => USAGE,
+        | runs::Error::Ambiguous { .. }
+        | runs::Error::Busy { .. }
+        | runs::Error::Foreign { .. } => USAGE,
         _ => INPUT,
     }
 }

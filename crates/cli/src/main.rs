@@ -15,9 +15,11 @@ mod optimizers_verb;
 mod output;
 mod plot_verb;
 mod progress;
+mod resume_verb;
 mod rm_verb;
 mod runs_verb;
 mod show_verb;
+mod signals;
 mod store_args;
 mod train_verb;
 mod verbs;
@@ -51,6 +53,9 @@ enum Verb {
     /// Train from scratch, with Muon or one of its noisy relatives
     #[command(after_help = error::EXIT_CODES)]
     Pretrain(PretrainArgs),
+    /// Go on with a run from its newest checkpoint, bit for bit
+    #[command(after_help = error::EXIT_CODES)]
+    Resume(resume_verb::ResumeArgs),
     /// List the optimizers, or the keys of one
     #[command(after_help = error::EXIT_CODES)]
     Optimizers(optimizers_verb::OptimizersArgs),
@@ -107,6 +112,7 @@ fn main() -> ExitCode {
             Ok(choice) => train_verb::run(&args.recipe, &choice),
             Err(error) => Err(error.into()),
         },
+        Verb::Resume(args) => resume_verb::run(args),
         Verb::Optimizers(args) => optimizers_verb::run(args),
         Verb::Runs(args) => runs_verb::run(args),
         Verb::Show(args) => show_verb::run(args),

@@ -54,16 +54,20 @@ impl data::Progress for Reading {
 pub struct Steps {
     bar: ProgressBar,
     total: u64,
+    /// Steps done before.
+    before: u64,
     started: Instant,
     /// When the last plain line came.
     last: Option<Instant>,
 }
 
 impl Steps {
-    /// A display for a run of `total` steps, which starts now.
-    pub fn new(total: u64) -> Self {
+    /// A display for a run of `total` steps, which starts now after `before` of them.
+    pub fn new(total: u64, before: u64) -> Self {
         let bar = bar(Some(total), "step {pos}/{len} [{bar:30}] {msg}, {eta} left");
-        Steps { bar, total, started: Instant::now(), last: None }
+        bar.set_position(before);
+        bar.reset_eta();
+        Steps { bar, total, before, started: Instant::now(), last: None }
     }
 
     /// Step `step` (from 1) is done; `remarks` are what else is to be known of it.
@@ -76,7 +80,8 @@ impl Steps {
         self.bar.set_position(step);
         let due = self.last.is_none_or(|last| last.elapsed() >= PAUSE) || step == self.total;
         if self.bar.is_hidden() && due {
-            let left = self.started.elapsed().as_secs_f64() / step as f64 * (self.total - step) as f64;
+            let left = self.started.elapsed().as_secs_f64() / (step - self.before) as f64
+                * (self.total - step) as f64;
             note(&format!("step {step}/{}: {figures}, {} left", self.total, format::duration(left)));
             self.last = Some(Instant::now());
         }

@@ -2,11 +2,12 @@
 
 use runs::{Row, Run};
 use tensor::Device;
-use train::Observer;
+use train::{Observer, Saved};
 
 use crate::args::{Choice, RecipeArgs};
 use crate::output::{charset, print};
 use crate::progress::{Reading, Steps, note};
+use crate::signals::Signals;
 use crate::{dry_run, machine};
 
 /// File of the loss curve in a run's folder.
@@ -27,7 +28,12 @@ pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
     }
     let prepared = train::prepare(&resolved, &machine.place, &Reading::default())?;
     let command = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let run = train::run(prepared, &resolved, command, &mut Live(Steps::new(resolved.recipe.train.steps)))?;
+    let mut live = Live::new(resolved.recipe.train.steps, 0);
+    close(&train::run(prepared, &resolved, command, &mut live)?)
+}
+
+/// Draws the curve of a run that has come to its end and prints its closing table.
+pub fn close(run: &Run) -> anyhow::Result<()> {
     let info = run.info();
     let metrics = info.metrics()?;
     let curve = report::loss_curve(&info.metadata, &metrics);
@@ -35,14 +41,25 @@ pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
     Ok(print(&report::closing_table(&info, &metrics, charset()))?)
 }
 
-/// Shows the loop on standard error.
-struct Live(Steps);
+/// Shows the loop on standard error, and passes signals on to it.
+pub struct Live {
+    steps: Steps,
+    signals: Option<Signals>,
+    told: bool,
+}
+
+impl Live {
+    /// For a run of `total` steps of which `done` are done. Signals are taken over when it starts.
+    pub fn new(total: u64, done: u64) -> Self {
+        Live { steps: Steps::new(total, done), signals: None, told: false }
+    }
+}
 
 impl Observer for Live {
     fn started(&mut self, run: &Run) {
         let setup = &run.metadata.setup;
         let parameters = report::format::short(setup.parameters as f64);
-        self.0.line(&format!(
+        self.steps.line(&format!(
             "{} ({parameters} parameters) with {} on {}, {}: {}",
             setup.model,
             setup.optimizer,
@@ -50,12 +67,38 @@ impl Observer for Live {
             setup.precision,
             run.dir().display()
         ));
+        match Signals::watch() {
+            Ok(signals) => self.signals = Some(signals),
+            Err(error) => self.steps.line(&format!("WARNING: signals end this run unsaved: {error}")),
+        }
     }
 
     fn step(&mut self, row: &Row) {
-        self.0.step(row.step, row.loss, row.tokens_per_s, &report::remarks(&row.diagnostics));
+        self.steps.step(row.step, row.loss, row.tokens_per_s, &report::remarks(&row.diagnostics));
         if let Some(loss) = row.val_loss {
-            self.0.line(&format!("step {}: validation loss {}", row.step, report::format::loss(loss)));
+            self.steps.line(&format!("step {}: validation loss {}", row.step, report::format::loss(loss)));
         }
+    }
+
+    fn skipped(&mut self, step: u64, what: &str, in_row: u64) {
+        self.steps.line(&format!("WARNING: step {step} skipped, the {in_row}. in a row: {what}"));
+    }
+
+    fn saved(&mut self, saved: &Saved) {
+        let size = report::format::bytes(saved.bytes);
+        self.steps.line(&format!(
+            "step {}: checkpoint of {size}; training stood still for {:.0} ms, on disk after {:.1} s",
+            saved.step,
+            1e3 * saved.stall,
+            saved.seconds
+        ));
+    }
+
+    fn stop(&mut self) -> Option<i32> {
+        let signal = self.signals.as_ref()?.came()?;
+        if !std::mem::replace(&mut self.told, true) {
+            self.steps.line("told to stop: saving a checkpoint (once more to stop at once)");
+        }
+        Some(signal)
     }
 }

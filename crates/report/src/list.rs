@@ -16,12 +16,13 @@ pub struct Listed {
     pub age: f64,
 }
 
-/// The state of a run in one word: `running`, `died`, `finished` or `failed`.
+/// The state of a run in one word: `running`, `died`, `finished`, `stopped` or `failed`.
 pub fn state(metadata: &Metadata, died: bool) -> &'static str {
     match metadata.state {
         State::Running if died => "died",
         State::Running => "running",
         State::Finished => "finished",
+        State::Stopped { .. } => "stopped",
         State::Failed { .. } => "failed",
     }
 }

@@ -35,6 +35,7 @@ pub fn closing_table(run: &RunInfo, metrics: &Metrics, charset: Charset) -> Stri
     let state = match &metadata.state {
         State::Running => "running".to_owned(),
         State::Finished => "finished".to_owned(),
+        State::Stopped { reason } => format!("stopped: {reason}"),
         State::Failed { reason } => format!("failed: {reason}"),
     };
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::Holder;
+
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -95,6 +97,30 @@ pub enum Error {
         /// What is wrong with it, and the remedy.
         what: String,
     },
+    /// Another process writes this run.
+    #[error("{}: {} writes this run already (wait for it, or stop it)", run.display(), held(holder.as_ref()))]
+    Busy {
+        /// The run's folder.
+        run: PathBuf,
+        /// Who, where it says so.
+        holder: Option<Holder>,
+    },
+    /// A process on another host held this run and has not given it up.
+    #[error("{}: held by {holder} (if that is gone, remove this file)", lock.display())]
+    Foreign {
+        /// The lock file.
+        lock: PathBuf,
+        /// Who.
+        holder: Holder,
+    },
+    /// A checkpoint that is not what was written.
+    #[error("{}: damaged checkpoint: {what} (remove its folder)", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A path that is not a plain file name below the run folder, or that the store writes itself.
     #[error(
         "`{0}`: not a file a run may write (give a relative path without `..` that the store does not keep itself)"
@@ -129,6 +155,10 @@ fn some(have: &[String]) -> String {
     const SHOWN: usize = 4;
     let more = if have.len() > SHOWN { ", ..." } else { "" };
     format!("{}{more}", have[..have.len().min(SHOWN)].join(", "))
+}
+
+fn held(holder: Option<&Holder>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), Holder::to_string)
 }
 
 /// "it has: a, b" with at most the last eight names.

@@ -41,6 +41,7 @@ impl RunInfo {
         current.name.clone_from(&metadata.name);
         current.version.clone_from(&metadata.version);
         current.git.clone_from(&metadata.git);
+        current.resumed.clone_from(&metadata.resumed);
         current.recipe_hash.clone_from(&metadata.recipe_hash);
         current.peak_memory_bytes = metadata.peak_memory_bytes;
         current.usd_per_hour = metadata.usd_per_hour;

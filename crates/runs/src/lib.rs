@@ -8,8 +8,11 @@
 //! | `metadata.json` | [`Metadata`]: what ran, on what, how it went; small, for version control |
 //! | `metrics.csv` | one [`Row`] a step, flushed row by row, floats exact |
 //! | `model/` | the trained model, in the Hugging Face layout |
+//! | `checkpoints/step-N/` | what the run continues from: [`Checkpoints`] |
+//! | `lock` | who writes the run; empty when no one does |
 //!
-//! The cast: [`Store`] is `results/`; [`Store::create`] makes a [`Run`], the handle that writes; [`RunInfo`] is what readers get.
+//! The cast: [`Store`] is `results/`; [`Store::create`] makes a [`Run`], the handle that writes, and
+//! [`Store::resume`] opens one again, a single process at a time; [`RunInfo`] is what readers get.
 //! [`Store::find`] takes what a user types for a run, and [`Store::remove`] is the only way in which one goes.
 //! A run folder appears with its recipe and its metadata at once or not at all, and every file but
 //! `metrics.csv`, which grows, is replaced as a whole, so no reader ever sees half of one. No function here reads the
@@ -41,10 +44,12 @@
 //! ```
 
 mod atomic;
+mod checkpoint;
 mod error;
 mod files;
 mod find;
 mod git;
+mod lock;
 mod metadata;
 mod metrics;
 mod name;
@@ -52,10 +57,12 @@ mod run;
 mod store;
 mod writer;
 
+pub use checkpoint::{Checkpoint, Checkpoints, Draft, FileEntry, Keep, Manifest, Newest};
 pub use error::{Error, Result};
 pub use files::{RunFile, total_bytes};
 pub use git::Git;
 pub use jiff::Timestamp;
+pub use lock::Holder;
 pub use metadata::{LossSummary, Metadata, SCHEMA, Setup, State};
 pub use metrics::{COLUMNS, Metrics, MetricsTail, MetricsWriter, Row, Torn};
 pub use run::Run;

@@ -35,6 +35,12 @@ pub struct Metadata {
     pub steps_done: u64,
     /// Tokens trained on.
     pub tokens: u64,
+    /// Steps that moved nothing, because the loss or the gradient was not finite.
+    #[serde(default)]
+    pub skipped_steps: u64,
+    /// The steps after which the run was resumed, in order.
+    #[serde(default)]
+    pub resumed: Vec<u64>,
     /// Loss on the training batches.
     pub train_loss: LossSummary,
     /// Loss on the validation split.
@@ -90,6 +96,11 @@ pub enum State {
     Running,
     /// All planned steps are done and saved.
     Finished,
+    /// Ended before its last step as it was told to; it can go on.
+    Stopped {
+        /// Why, in one line.
+        reason: String,
+    },
     /// Ended early.
     Failed {
         /// Why, in one line.
@@ -139,6 +150,8 @@ impl Metadata {
             setup,
             steps_done: 0,
             tokens: 0,
+            skipped_steps: 0,
+            resumed: Vec::new(),
             train_loss: LossSummary::default(),
             validation_loss: LossSummary::default(),
             started,
@@ -156,12 +169,23 @@ impl Metadata {
     pub fn record(&mut self, row: &Row) {
         self.steps_done = row.step;
         self.tokens = row.tokens;
+        self.skipped_steps += u64::from(row.skipped());
         self.train_loss.record(row.step, row.loss);
         if let Some(loss) = row.val_loss {
             self.validation_loss.record(row.step, loss);
         }
         self.step_seconds += row.step_ms / 1e3;
         self.tokens_per_s = (self.step_seconds > 0.0).then(|| self.tokens as f64 / self.step_seconds);
+    }
+
+    /// Makes it tell of these rows alone: a run that goes on after them.
+    pub(crate) fn rewind(&mut self, rows: &[Row]) {
+        self.state = State::Running;
+        (self.finished, self.wall_seconds, self.usd) = (None, None, None);
+        (self.steps_done, self.tokens, self.skipped_steps) = (0, 0, 0);
+        (self.train_loss, self.validation_loss) = <(LossSummary, LossSummary)>::default();
+        (self.step_seconds, self.tokens_per_s) = (0.0, None);
+        rows.iter().for_each(|row| self.record(row));
     }
 
     /// Ends the run at `now`: state, times and cost.

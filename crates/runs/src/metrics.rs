@@ -26,7 +26,7 @@ pub struct Row {
     pub loss: f64,
     /// The scheduled learning rate of the step.
     pub lr: f64,
-    /// Euclidean norm of the whole gradient.
+    /// Euclidean norm of the whole gradient; NaN where the step was skipped.
     pub grad_norm: f64,
     /// Time of the step in milliseconds, without evaluation and saving.
     pub step_ms: f64,
@@ -36,4 +36,11 @@ pub struct Row {
     pub val_loss: Option<f64>,
     /// Named diagnostics of the step: any of the columns that the file was begun with; the others stay empty.
     pub diagnostics: Vec<(String, f64)>,
+}
+
+impl Row {
+    /// Whether the step moved nothing, because its loss or gradient was not finite.
+    pub fn skipped(&self) -> bool {
+        !self.grad_norm.is_finite()
+    }
 }

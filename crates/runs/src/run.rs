@@ -3,22 +3,25 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use crate::{Error, Metadata, MetricsWriter, Result, RunInfo, atomic, metadata, metrics};
+use crate::lock::{self, Lock};
+use crate::{Checkpoints, Error, Metadata, MetricsWriter, Result, Row, RunInfo, atomic, metadata, metrics};
 
 pub(crate) const RECIPE: &str = "recipe.toml";
 const MODEL: &str = "model";
 
-/// One run, made by [`Store::create`](crate::Store::create).
+/// One run, made by [`Store::create`](crate::Store::create) or opened by [`Store::resume`](crate::Store::resume); no other
+/// process writes it meanwhile.
 #[derive(Debug)]
 pub struct Run {
     dir: PathBuf,
     /// The run's metadata; [`write_metadata`](Self::write_metadata) puts it on disk.
     pub metadata: Metadata,
+    _lock: Lock,
 }
 
 impl Run {
-    pub(crate) fn new(dir: PathBuf, metadata: Metadata) -> Self {
-        Self { dir, metadata }
+    pub(crate) fn new(dir: PathBuf, metadata: Metadata, lock: Lock) -> Self {
+        Self { dir, metadata, _lock: lock }
     }
 
     /// The run's folder.
@@ -41,6 +44,47 @@ impl Run {
         MetricsWriter::create(&self.dir, diagnostics)
     }
 
+    /// Goes on with `metrics.csv` after the row of `step`, where the file had `bytes`: the rows that follow are cut off. The
+    /// rows that stay are given back; the metadata are made to tell of them alone.
+    pub fn rewind(
+        &mut self,
+        diagnostics: &[&str],
+        step: u64,
+        bytes: u64,
+    ) -> Result<(MetricsWriter, Vec<Row>)> {
+        let (writer, rows) = MetricsWriter::reopen(&self.dir, diagnostics, step, bytes)?;
+        self.metadata.rewind(&rows);
+        Ok((writer, rows))
+    }
+
+    /// Its checkpoints.
+    pub fn checkpoints(&self) -> Checkpoints {
+        Checkpoints::of(&self.dir)
+    }
+
+    /// Replaces the frozen recipe, for a run that is made longer.
+    pub fn replace_recipe(&mut self, recipe: &str) -> Result<()> {
+        atomic::write(&self.dir, RECIPE, recipe.as_bytes())?;
+        self.metadata.recipe_hash = blake3::hash(recipe.as_bytes()).to_hex().to_string();
+        self.write_metadata()
+    }
+
+    /// Removes what a killed process left half-written.
+    pub(crate) fn sweep(&self) -> Result<()> {
+        self.checkpoints().sweep()?;
+        for folder in [self.dir.clone(), self.dir.join(MODEL)] {
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries {
+                let path = entry.map_err(Error::io(&folder, "list it"))?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                if name.starts_with('.') && name.ends_with(".tmp") {
+                    fs::remove_file(&path).map_err(Error::io(&path, "remove it"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the file `rel`, a path relative to the run's folder, whole or not at all; folders on the way are made.
     /// The files that the store keeps itself are refused.
     pub fn write_file(&self, rel: &str, bytes: &[u8]) -> Result<()> {
@@ -48,7 +92,9 @@ impl Run {
         let path = Path::new(rel);
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(refused)?;
-        if !plain || [RECIPE, metadata::FILE, metrics::FILE].iter().any(|own| path == Path::new(own)) {
+        if !plain
+            || [RECIPE, metadata::FILE, metrics::FILE, lock::FILE].iter().any(|own| path == Path::new(own))
+        {
             return Err(refused());
         }
         let folder = self.dir.join(path.parent().unwrap_or(Path::new("")));

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::lock::{Holder, Lock};
 use crate::{Error, Metadata, Metrics, Result, Run, atomic, metrics, name, run};
 
 /// How many automatic names are tried before giving up.
@@ -79,7 +80,7 @@ impl Store {
             attempt += 1;
             match self.place(recipe, &metadata) {
                 Err(Error::Taken(_)) if automatic && attempt < ATTEMPTS => {}
-                placed => return placed.map(|dir| Run::new(dir, metadata)),
+                placed => return placed.map(|(dir, lock)| Run::new(dir, metadata, lock)),
             }
         }
     }
@@ -111,9 +112,21 @@ impl Store {
         }
     }
 
+    /// Opens a run, named as for [`Store::find`], to go on with it, for this process alone, and removes what a killed one left half-written. The holder
+    /// given back was killed while it wrote; for the caller to show.
+    pub fn resume(&self, name: &str) -> Result<(Run, Option<Holder>)> {
+        let dir = self.find(name)?.dir;
+        let (lock, killed) = Lock::take(&dir)?;
+        // As the last holder left it.
+        let metadata = read(dir.clone())?.metadata;
+        let run = Run::new(dir, metadata, lock);
+        run.sweep()?;
+        Ok((run, killed))
+    }
+
     /// Builds the folder under a hidden name and renames it to `metadata.name`. A rename never replaces a folder with
     /// content, and a run's folder always has some: of two that race for a name, one wins.
-    fn place(&self, recipe: &str, metadata: &Metadata) -> Result<PathBuf> {
+    fn place(&self, recipe: &str, metadata: &Metadata) -> Result<(PathBuf, Lock)> {
         let dir = self.root.join(&metadata.name);
         if fs::symlink_metadata(&dir).is_ok() {
             return Err(Error::Taken(dir));
@@ -127,8 +140,9 @@ impl Store {
         fs::create_dir(&draft).map_err(Error::io(&dir, doing))?;
         atomic::write(&draft, run::RECIPE, recipe.as_bytes())?;
         metadata.write(&draft)?;
+        let (lock, _) = Lock::take(&draft)?;
         match fs::rename(&draft, &dir) {
-            Ok(()) => Ok(dir),
+            Ok(()) => Ok((dir, lock)),
             Err(_) if fs::symlink_metadata(&dir).is_ok() => Err(Error::Taken(dir)),
             Err(error) => Err(Error::io(&dir, doing)(error)),
         }

@@ -3,9 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 
-use crate::{Error, Result, RunInfo, State};
-
-const LOCK: &str = "lock";
+use crate::{Error, Result, RunInfo, State, lock};
 
 /// Who writes a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +19,7 @@ pub enum Writer {
 impl RunInfo {
     /// Who writes the run now.
     pub fn writer(&self) -> Result<Writer> {
-        let path = self.dir.join(LOCK);
+        let path = self.dir.join(lock::FILE);
         let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Writer::Unknown),
             other => other.map_err(Error::io(&path, "open it"))?,

@@ -101,9 +101,9 @@ fn files_are_listed_and_a_removed_run_leaves_nothing() {
     let info = store.find("a").unwrap();
     let files = info.files().unwrap();
     let names: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
-    assert_eq!(names, ["metadata.json", "plots/x.svg", "recipe.toml"]);
-    let metadata = fs::metadata(run.dir().join("metadata.json")).unwrap().len();
-    assert_eq!(total_bytes(&files), metadata + 5 + 10);
+    assert_eq!(names, ["lock", "metadata.json", "plots/x.svg", "recipe.toml"]);
+    let size = |name: &str| fs::metadata(run.dir().join(name)).unwrap().len();
+    assert_eq!(total_bytes(&files), size("lock") + size("metadata.json") + 5 + 10);
     store.remove(&info).unwrap();
     let left: Vec<_> = fs::read_dir(folder.path().join("results")).unwrap().flatten().collect();
     assert!(left.len() == 1 && left[0].file_name() == "b", "{left:?}");

@@ -36,7 +36,7 @@ fn a_run_appears_with_recipe_and_metadata() {
     let (folder, store) = store();
     let run = create(&store, "one").unwrap();
     assert_eq!(files(&folder.path().join("results")), ["one"]);
-    assert_eq!(files(run.dir()), ["metadata.json", "recipe.toml"]);
+    assert_eq!(files(run.dir()), ["lock", "metadata.json", "recipe.toml"]);
     let info = store.open("one").unwrap();
     assert_eq!(info.recipe().unwrap(), "steps = 3\n");
     assert_eq!(info.metadata, run.metadata);
@@ -97,6 +97,8 @@ fn the_layout_of_metadata_is_stable() {
   },
   "steps_done": 0,
   "tokens": 0,
+  "skipped_steps": 0,
+  "resumed": [],
   "train_loss": {
     "first": null,
     "final": null,
@@ -120,6 +122,10 @@ fn the_layout_of_metadata_is_stable() {
 }
 "#;
     assert_eq!(text, expected);
+    // Files of runs from before these two were there.
+    let old = text.replace("  \"skipped_steps\": 0,\n  \"resumed\": [],\n", "");
+    fs::write(run.dir().join("metadata.json"), old).unwrap();
+    assert_eq!(store.open("one").unwrap().metadata.name, "one");
 }
 
 #[test]
@@ -129,7 +135,7 @@ fn a_taken_name_is_refused_and_left_alone() {
     run.write_file("note.txt", b"mine").unwrap();
     let error = create(&store, "one").unwrap_err();
     assert!(matches!(error, Error::Taken(_)), "{error}");
-    assert_eq!(files(run.dir()), ["metadata.json", "note.txt", "recipe.toml"]);
+    assert_eq!(files(run.dir()), ["lock", "metadata.json", "note.txt", "recipe.toml"]);
     fs::create_dir(folder.path().join("results/empty")).unwrap();
     fs::write(folder.path().join("results/file"), "").unwrap();
     assert!(matches!(create(&store, "empty"), Err(Error::Taken(_))));

@@ -1,5 +1,8 @@
 //! What can stop a training run.
 
+use std::fmt;
+use std::path::PathBuf;
+
 /// Result of training.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -8,13 +11,51 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The loss or the gradient is not a number any more.
     #[error(
-        "training diverged at step {step}: {what}; the weights before that step are kept (try a smaller --lr)"
+        "training diverged at step {step}: {what}{}; the weights before that step are kept (try a smaller --lr)",
+        in_row(*skipped)
     )]
     Diverged {
+        /// The first of the steps skipped, from 1.
+        step: u64,
+        /// What is not finite, in the last of them.
+        what: String,
+        /// Steps skipped in a row.
+        skipped: u64,
+    },
+    /// The run was told to stop; it is saved and can go on.
+    #[error("stopped after step {step} by {why}; the run is saved (`muon resume` goes on)")]
+    Stopped {
         /// The step, from 1.
         step: u64,
-        /// What is not finite.
-        what: String,
+        /// By what.
+        why: Why,
+    },
+    /// A run without a checkpoint that can be trusted.
+    #[error("{}: no checkpoint to go on from{}", run.display(), refused.as_ref().map_or(String::new(), |why| format!("; {why}")))]
+    NoCheckpoint {
+        /// The run's folder.
+        run: PathBuf,
+        /// What is wrong with the newest one, if there is any.
+        refused: Option<runs::Error>,
+    },
+    /// A file of a checkpoint that this program cannot write or read.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// What a run is to go on with is not what it had.
+    #[error("not the same run any more: {} (set it back, or start a new run)", .0.join("; "))]
+    Changed(Vec<String>),
+    /// A run that is to end before its checkpoint.
+    #[error("the checkpoint is of step {step}, beyond the {steps} steps of the recipe")]
+    Shorter {
+        /// Step of the checkpoint.
+        step: u64,
+        /// Steps of the recipe.
+        steps: u64,
     },
     /// The data has too few rows for one batch.
     #[error(
@@ -59,4 +100,28 @@ pub enum Error {
     /// The run folder cannot be written.
     #[error(transparent)]
     Runs(#[from] runs::Error),
+}
+
+/// What a run is stopped by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Why {
+    /// A signal, by its number.
+    Signal(i32),
+    /// The limit of `train.max_hours`.
+    Hours(f64),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Signal(2) => f.write_str("SIGINT"),
+            Why::Signal(15) => f.write_str("SIGTERM"),
+            Why::Signal(number) => write!(f, "signal {number}"),
+            Why::Hours(hours) => write!(f, "train.max_hours = {hours}"),
+        }
+    }
+}
+
+fn in_row(skipped: u64) -> String {
+    if skipped > 1 { format!(", in {skipped} steps in a row") } else { String::new() }
 }

@@ -6,14 +6,17 @@
 //! Invariants: the order of samples, the initial weights and every kernel are functions of the recipe, so one
 //! recipe on one device gives the same bits; a step whose loss or gradient is not finite moves nothing.
 
+mod checkpoint;
 mod error;
 pub mod flops;
 pub mod memory;
 pub mod recipe;
 mod run;
 pub mod schedule;
+mod steps;
 mod trainer;
 
-pub use error::{Error, Result};
-pub use run::{Observer, Place, Prepared, prepare, run};
+pub use checkpoint::{Point, Saved, State};
+pub use error::{Error, Result, Why};
+pub use run::{Observer, Place, Prepared, prepare, prepare_from, resume, run};
 pub use trainer::{Ready, Trainer};

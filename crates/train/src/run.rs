@@ -4,16 +4,18 @@
 use std::path::Path;
 use std::time::Instant;
 
-use data::{Batch, Dataset, Split, order};
+use data::Dataset;
 use models::Model;
-use optim::{Optimizer, Rates};
-use runs::{Git, Metadata, NewRun, Row, Run, Setup, State, Store, Timestamp};
+use optim::Optimizer;
+use runs::{Git, Metadata, NewRun, Row, Run, Setup, State as Ended, Store, Timestamp};
 use tensor::Device;
 
+use crate::checkpoint::{Point, Saved, State};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{Recompute, Resolved};
-use crate::trainer::{Ready, Trainer};
+use crate::steps::{Begin, Loop};
+use crate::trainer::Trainer;
 
 /// Where the loop reports to while it runs; a terminal, a log, a test.
 pub trait Observer {
@@ -21,6 +23,12 @@ pub trait Observer {
     fn started(&mut self, run: &Run);
     /// A step is done.
     fn step(&mut self, row: &Row);
+    /// The step moved nothing, because of `what`; it is the `in_row`-th in a row.
+    fn skipped(&mut self, step: u64, what: &str, in_row: u64);
+    /// A checkpoint is on disk.
+    fn saved(&mut self, saved: &Saved);
+    /// The number of the signal that tells the run to save and stop; asked after every step.
+    fn stop(&mut self) -> Option<i32>;
 }
 
 /// Where a run computes, and what its record calls that.
@@ -44,6 +52,38 @@ pub struct Prepared {
 
 /// Opens the data and builds the model and the optimizer of a recipe. Writes nothing under results.
 pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress) -> Result<Prepared> {
+    begin(resolved, place, None, progress)
+}
+
+/// The same for a run that goes on from a checkpoint and is to have `steps` steps. Refused, with the list of differences,
+/// where recipe, data, tokenizer or model are not those of the checkpoint; [`HARMLESS`](crate::recipe::HARMLESS) keys may
+/// differ.
+pub fn prepare_from(
+    point: &Point,
+    steps: u64,
+    resolved: &Resolved,
+    place: &Place,
+    progress: &dyn data::Progress,
+) -> Result<Prepared> {
+    let mut differences = resolved.differences(&point.recipe)?;
+    differences.retain(|difference| difference.key != "train.steps" || resolved.recipe.train.steps != steps);
+    if resolved.recipe.train.steps < point.state.step {
+        return Err(Error::Shorter { step: point.state.step, steps: resolved.recipe.train.steps });
+    }
+    unchanged(differences.iter().map(ToString::to_string).collect())?;
+    begin(resolved, place, Some(point), progress)
+}
+
+fn unchanged(differences: Vec<String>) -> Result<()> {
+    if differences.is_empty() { Ok(()) } else { Err(Error::Changed(differences)) }
+}
+
+fn begin(
+    resolved: &Resolved,
+    place: &Place,
+    from: Option<&Point>,
+    progress: &dyn data::Progress,
+) -> Result<Prepared> {
     let (recipe, device) = (&resolved.recipe, &place.device);
     let dataset = data::open(&recipe.data.options(), progress)?;
     for (split, name) in [(dataset.train(), "training"), (dataset.validation(), "validation")] {
@@ -59,6 +99,17 @@ pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress
         }
     }
     let config = resolved.config_for(dataset.vocab_size(), dataset.end_of_text(), dataset.pad())?;
+    if let Some(point) = from {
+        let mut differences = Vec::new();
+        let (was, is) = (&point.state.data_fingerprint, dataset.fingerprint());
+        if was != is {
+            differences.push(format!("the data or the tokenizer: fingerprint {was} -> {is}"));
+        }
+        if point.config()? != config {
+            differences.push("the model: its configuration is not that of the checkpoint".to_owned());
+        }
+        unchanged(differences)?;
+    }
     let precision = recipe.train.precision.on(device.is_cuda());
     let wanted = memory::estimate(&config, &resolved.step(device.is_cuda())?).total();
     match place.free {
@@ -67,16 +118,17 @@ pub fn prepare(resolved: &Resolved, place: &Place, progress: &dyn data::Progress
         _ => {}
     }
     let model = Model::new(config, device, precision, recipe.data.seq_len)?;
-    match &recipe.model.dir {
-        Some(dir) if recipe.model.pretrained => model.load(dir)?,
-        _ => model.initialize(recipe.train.seed)?,
-    }
-    let optimizer = Optimizer::new(
+    let mut optimizer = Optimizer::new(
         &recipe.optimizer.name,
         &recipe.optimizer.settings(),
         &recipe.common(),
         model.params(),
     )?;
+    match (from, &recipe.model.dir) {
+        (Some(point), _) => point.restore(&model, &mut optimizer)?,
+        (None, Some(dir)) if recipe.model.pretrained => model.load(dir)?,
+        _ => model.initialize(recipe.train.seed)?,
+    }
     let setup = Setup {
         model: recipe.model.label(),
         parameters: model.params().numel() as u64,
@@ -107,122 +159,73 @@ pub fn run(
     command: Vec<String>,
     observer: &mut dyn Observer,
 ) -> Result<Run> {
-    let Prepared { dataset, mut trainer, setup } = prepared;
+    let began = Instant::now();
     let recipe = &resolved.recipe;
-    let device = trainer.model().params().device().clone();
     let label = recipe.model.label();
     let model = Path::new(&label).file_name().map_or("model".into(), |name| name.to_string_lossy());
     let prefix = format!("{}-{model}", recipe.optimizer.name);
-    let mut metadata = Metadata::new(command, setup, Timestamp::now());
+    let mut metadata = Metadata::new(command, prepared.setup.clone(), Timestamp::now());
     metadata.git = std::env::current_dir().ok().and_then(|dir| Git::at(&dir));
     let store = Store::new(&recipe.run.results);
     let frozen = recipe.freeze();
-    let mut run =
-        store.create(NewRun { name: &recipe.run.name, prefix: &prefix, recipe: &frozen, metadata })?;
+    let run = store.create(NewRun { name: &recipe.run.name, prefix: &prefix, recipe: &frozen, metadata })?;
+    let metrics = run.metrics(&prepared.columns(resolved))?;
+    complete(prepared, resolved, run, Begin { step: 0, tokens: 0, skipped: 0, metrics }, began, observer)
+}
+
+/// Goes on with a run from a checkpoint, for which its recipe was prepared by [`prepare_from`]. On the same kind of device
+/// its weights, state and rows (but for times) come to be those of a run that was never interrupted.
+pub fn resume(
+    prepared: Prepared,
+    resolved: &Resolved,
+    mut run: Run,
+    point: &Point,
+    observer: &mut dyn Observer,
+) -> Result<Run> {
+    let began = Instant::now();
+    let State { step, tokens, metrics_bytes, .. } = point.state;
+    let frozen = resolved.recipe.freeze();
+    run.metadata.setup.steps = resolved.recipe.train.steps;
+    if run.info().recipe()? != frozen {
+        run.replace_recipe(&frozen)?;
+    }
+    let (metrics, rows) = run.rewind(&prepared.columns(resolved), step, metrics_bytes)?;
+    run.metadata.resumed.push(step);
+    run.write_metadata()?;
+    let skipped = rows.iter().rev().take_while(|row| row.skipped()).count() as u64;
+    complete(prepared, resolved, run, Begin { step, tokens, skipped, metrics }, began, observer)
+}
+
+/// From `begin` to the end, and the closing of the record.
+fn complete(
+    prepared: Prepared,
+    resolved: &Resolved,
+    mut run: Run,
+    begin: Begin,
+    began: Instant,
+    observer: &mut dyn Observer,
+) -> Result<Run> {
+    let Prepared { dataset, mut trainer, .. } = prepared;
+    let device = trainer.model().params().device().clone();
     observer.started(&run);
     device.reset_peak();
-    let outcome = steps(&mut trainer, &dataset, resolved, &mut run, observer);
+    let (trainer, dataset) = (&mut trainer, &dataset);
+    let outcome = Loop { trainer, dataset, resolved, run: &mut run, observer, began }.run(begin);
     run.metadata.peak_memory_bytes = Some(device.peak_bytes() as u64);
     let state = match &outcome {
-        Ok(()) => State::Finished,
-        Err(error) => State::Failed { reason: error.to_string() },
+        Ok(()) => Ended::Finished,
+        Err(error @ Error::Stopped { .. }) => Ended::Stopped { reason: error.to_string() },
+        Err(error) => Ended::Failed { reason: error.to_string() },
     };
     run.metadata.finish(state, Timestamp::now());
     run.write_metadata()?;
     outcome.map(|()| run)
 }
 
-fn steps(
-    trainer: &mut Trainer,
-    dataset: &Dataset,
-    resolved: &Resolved,
-    run: &mut Run,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let recipe = &resolved.recipe;
-    let plan = &recipe.train;
-    let due = |every: u64, step: u64| step == plan.steps || (every > 0 && step.is_multiple_of(every));
-    // The last step takes all the diagnostics that any step does.
-    let columns = trainer.optimizer().columns(plan.watch(plan.steps));
-    let mut metrics = run.metrics(&columns)?;
-    let device = trainer.model().params().device().clone();
-    let mut read = Batch::default();
-    let mut ready = |step: u64| {
-        let samples = order::samples(plan.seed, step - 1, plan.batch_size, dataset.train().len());
-        dataset.train().fill(&samples, &mut read);
-        Ready::new(&device, &read)
-    };
-    let mut batch = ready(1);
-    let mut tokens = 0;
-    for step in 1..=plan.steps {
-        let start = Instant::now();
-        let (matrices, rest) = plan.shares(step);
-        let (lr, rest) = (recipe.optimizer.lr * matrices, recipe.optimizer.adamw.lr * rest);
-        let rates = Rates { matrices: lr as f32, rest: rest as f32 };
-        let loss = trainer.gradient(&batch)?;
-        let mut next = None;
-        let moved = if loss.is_finite() {
-            let meanwhile = || next = (step < plan.steps).then(|| ready(step + 1));
-            match trainer.apply(rates, plan.watch(step), meanwhile) {
-                Err(Error::Optimizer(optim::Error::NotFinite { weight })) => {
-                    Err(format!("the gradient of {weight} is not finite"))
-                }
-                other => Ok(other?),
-            }
-        } else {
-            Err(format!("the loss is {loss}"))
-        };
-        let report = match moved {
-            Ok(report) => report,
-            Err(what) => {
-                trainer.model().save(&run.model_dir()?)?;
-                return Err(Error::Diverged { step, what });
-            }
-        };
-        device.synchronize()?;
-        let seconds = start.elapsed().as_secs_f64();
-        let count = batch.positions as u64;
-        tokens += count;
-        let val_loss = if due(plan.eval_steps, step) {
-            Some(evaluate(trainer, dataset.validation(), plan.batch_size, plan.eval_batches)?)
-        } else {
-            None
-        };
-        let row = Row {
-            step,
-            tokens,
-            loss,
-            lr,
-            grad_norm: report.grad_norm,
-            step_ms: 1e3 * seconds,
-            tokens_per_s: count as f64 / seconds,
-            val_loss,
-            diagnostics: report.values.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
-        };
-        metrics.append(&row)?;
-        run.metadata.record(&row);
-        observer.step(&row);
-        if due(plan.save_steps, step) {
-            trainer.model().save(&run.model_dir()?)?;
-            run.write_metadata()?;
-        }
-        if let Some(next) = next {
-            batch = next;
-        }
+impl Prepared {
+    /// The diagnostics of the run: the last step takes all that any step does.
+    fn columns(&self, resolved: &Resolved) -> Vec<&'static str> {
+        let plan = &resolved.recipe.train;
+        self.trainer.optimizer().columns(plan.watch(plan.steps))
     }
-    Ok(())
-}
-
-/// Mean loss over the first `batches` batches of a split, nats per token.
-fn evaluate(trainer: &Trainer, split: &Split, batch_size: usize, batches: usize) -> Result<f64> {
-    let rows: Vec<usize> = (0..split.len().min(batch_size * batches)).collect();
-    let (mut total, mut positions) = (0.0, 0);
-    let mut batch = Batch::default();
-    for rows in rows.chunks(batch_size) {
-        split.fill(rows, &mut batch);
-        let (loss, count) = trainer.evaluate(&batch)?;
-        total += loss;
-        positions += count;
-    }
-    Ok(total / positions.max(1) as f64)
 }

@@ -38,7 +38,11 @@ impl Metrics {
     /// newline is left out and told in [`Metrics::torn`], even where it would parse: its last number may be cut. Any other
     /// line that is wrong is an error.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io(path, "read it"))?;
+        Self::parse(&std::fs::read(path).map_err(Error::io(path, "read it"))?, path)
+    }
+
+    /// The same from the bytes of the file at `path`.
+    pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         let (lines, rest) = bytes.split_at(whole);
         let wrong = |line: usize, what: String| Error::Metrics { path: path.to_owned(), line, what };

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{COLUMNS, FILE, Row};
+use super::{COLUMNS, FILE, Metrics, Row};
 use crate::{Error, Result};
 
 /// Appends rows to `metrics.csv`, each in one write that reaches the system before [`append`](Self::append) returns,
@@ -20,6 +20,8 @@ pub struct MetricsWriter {
     names: Vec<String>,
     /// The step of the last row.
     last: Option<u64>,
+    /// Bytes written so far.
+    bytes: u64,
 }
 
 impl MetricsWriter {
@@ -43,7 +45,41 @@ impl MetricsWriter {
         let mut file = File::create_new(&path).map_err(Error::io(&path, "create it"))?;
         file.write_all(line.as_bytes()).map_err(Error::io(&path, "write its header"))?;
         let names = diagnostics.iter().map(|&name| name.to_owned()).collect();
-        Ok(Self { path, file, line, names, last: None })
+        let bytes = line.len() as u64;
+        Ok(Self { path, file, line, names, last: None, bytes })
+    }
+
+    /// Opens the file of a run that goes on after the row of `step`, where it had `bytes`, and cuts off what follows. Gives
+    /// the rows that stay. Refused, with nothing cut, where they do not end with that step or have other diagnostics.
+    pub(crate) fn reopen(
+        folder: &Path,
+        diagnostics: &[&str],
+        step: u64,
+        bytes: u64,
+    ) -> Result<(Self, Vec<Row>)> {
+        let path = folder.join(FILE);
+        let content = std::fs::read(&path).map_err(Error::io(&path, "read it"))?;
+        let wrong = |what: String| Error::Row { path: path.clone(), step, what };
+        let kept = usize::try_from(bytes).ok().and_then(|bytes| content.get(..bytes)).ok_or_else(|| {
+            wrong(format!("the checkpoint has {bytes} bytes of it, and {} are left", content.len()))
+        })?;
+        let metrics = Metrics::parse(kept, &path)?;
+        if metrics.torn.is_some() || metrics.rows.last().map_or(0, |row| row.step) != step {
+            return Err(wrong(format!("its first {bytes} bytes do not end with this step")));
+        }
+        if metrics.diagnostics != diagnostics {
+            let (have, want) = (metrics.diagnostics.join(","), diagnostics.join(","));
+            return Err(wrong(format!("it has the diagnostics `{have}` and not `{want}`")));
+        }
+        let file = File::options().append(true).open(&path).map_err(Error::io(&path, "open it"))?;
+        file.set_len(bytes).map_err(Error::io(&path, "cut it back"))?;
+        let (names, last) = (metrics.diagnostics, metrics.rows.last().map(|row| row.step));
+        Ok((Self { path, file, line: String::new(), names, last, bytes }, metrics.rows))
+    }
+
+    /// Bytes of the file so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Appends one row.
@@ -80,6 +116,7 @@ impl MetricsWriter {
 
         self.file.write_all(self.line.as_bytes()).map_err(Error::io(&self.path, "append to it"))?;
         self.last = Some(row.step);
+        self.bytes += self.line.len() as u64;
         Ok(())
     }
 }

@@ -45,6 +45,10 @@ impl Resolved {
                 &format!("is `{}` but takes auto, cpu, cuda or cuda:N", train.device),
             );
         }
+        if train.keep_last < 2 {
+            let reason = "is 1 but takes 2 or more: if the newest is damaged, the one before it is the truth";
+            return wrong("train.keep_last", reason);
+        }
         self.check_optimizer()?;
         if train.device == "cpu" {
             self.check_cpu()?;

@@ -10,6 +10,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Errors of reading and resolving recipes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A frozen recipe that is not one.
+    #[error("the recipe of the checkpoint is not TOML: {reason}")]
+    Frozen {
+        /// What the parser says.
+        reason: String,
+    },
     /// The recipe file cannot be read.
     #[error("{}: {reason}", path.display())]
     Read {

@@ -89,6 +89,19 @@ pub const KEYS: &[Key] = &[
     key("train.eval_steps", Kind::Whole, "evaluate every so many steps and at the end; 0: at the end only"),
     key("train.eval_batches", Kind::Count, "most validation batches an evaluation reads"),
     key("train.save_steps", Kind::Whole, "save every so many steps and at the end; 0: at the end only"),
+    key(
+        "train.checkpoint_steps",
+        Kind::Whole,
+        "take a checkpoint every so many steps and at the end; 0: only where the run is told to stop",
+    ),
+    key("train.keep_last", Kind::Count, "so many of the newest checkpoints are kept, 2 or more"),
+    key("train.keep_best", Kind::Whole, "so many checkpoints of the least validation loss are kept as well"),
+    key(
+        "train.nonfinite_limit",
+        Kind::Count,
+        "stop after so many steps in a row whose loss or gradient is not finite; each is skipped",
+    ),
+    key("train.max_hours", Kind::NonNegative, "stop with a checkpoint after so many hours; 0: never"),
     key("train.seed", Kind::Whole, "seed of the weights and of the order of the data"),
     key("train.device", Kind::Text, "auto, cpu, cuda or cuda:N"),
     key(

@@ -22,6 +22,7 @@
 mod check;
 mod choices;
 mod defaults;
+mod differences;
 mod error;
 mod frozen;
 mod keys;
@@ -34,6 +35,7 @@ mod types;
 
 pub use choices::{Diagnostics, Examples, Kernels, Precision, Recompute, Rounding};
 pub use defaults::default;
+pub use differences::{Difference, HARMLESS};
 pub use error::{Error, Result};
 pub use frozen::fingerprint;
 pub use keys::{KEYS, Key, Kind};

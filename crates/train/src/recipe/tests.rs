@@ -434,3 +434,9 @@ fn every_optimizer_resolves_and_its_recipe_goes_around() {
         assert_eq!(again.recipe.optimizer, resolved.recipe.optimizer);
     }
 }
+
+#[test]
+fn one_checkpoint_is_too_few() {
+    let message = with(&["train.keep_last=1"]).unwrap_err().to_string();
+    assert!(message.contains("train.keep_last") && message.contains("2 or more"), "{message}");
+}

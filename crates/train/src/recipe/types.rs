@@ -131,6 +131,16 @@ pub struct Train {
     pub eval_batches: usize,
     /// Save the model every so many steps and at the end; 0: at the end only.
     pub save_steps: u64,
+    /// Take a checkpoint every so many steps and at the end; 0: only where the run is told to stop.
+    pub checkpoint_steps: u64,
+    /// Newest checkpoints that are kept.
+    pub keep_last: usize,
+    /// Checkpoints of the least validation loss that are kept beside them.
+    pub keep_best: usize,
+    /// Steps in a row without a finite loss and gradient that stop the run.
+    pub nonfinite_limit: u64,
+    /// Hours after which the run is stopped; 0: none.
+    pub max_hours: f64,
     /// Seed of the weights and of the order of the data.
     pub seed: u64,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
