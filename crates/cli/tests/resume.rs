@@ -244,6 +244,25 @@ fn what_changed_is_listed_and_what_is_harmless_is_not() {
 }
 
 #[test]
+fn a_run_made_longer_is_the_longer_run() {
+    let muon = Muon::new();
+    let args = ["train", "--batch-size", "2", "--seq-len", "48", "--device", "cpu", "--eval-steps", "3"];
+    let args = [&args[..], &["--set", "train.eval_batches=1", "--optimizer"]].concat();
+    for more in [
+        &["muon", "--precision", "bf16", "--rounding", "stochastic"][..],
+        &["normuon", "--clip", "0.5"],
+        &["block-periodic"],
+    ] {
+        let args = [&args[..], more].concat();
+        let (long, short) = (format!("{}-long", more[0]), format!("{}-short", more[0]));
+        muon.shows(&[&args[..], &["--steps", "6", "--name", &long]].concat());
+        muon.shows(&[&args[..], &["--steps", "3", "--name", &short]].concat());
+        muon.shows(&["resume", &short, "--extend-steps", "3"]);
+        same(&run_dir(&muon, &long), &run_dir(&muon, &short), 6);
+    }
+}
+
+#[test]
 fn steps_that_are_not_finite_move_nothing_and_a_limit_stops_them() {
     let muon = Muon::new();
     let args = ["train", "--optimizer", "adamw", "--lr", "1e30", "--warmup", "0", "--steps", "9"];
