@@ -37,15 +37,8 @@ impl RunInfo {
         if metadata.state != State::Running {
             return Ok(metadata.clone());
         }
-        let mut current = Metadata::new(metadata.command.clone(), metadata.setup.clone(), metadata.started);
-        current.name.clone_from(&metadata.name);
-        current.version.clone_from(&metadata.version);
-        current.git.clone_from(&metadata.git);
-        current.resumed.clone_from(&metadata.resumed);
-        current.recipe_hash.clone_from(&metadata.recipe_hash);
-        current.peak_memory_bytes = metadata.peak_memory_bytes;
-        current.usd_per_hour = metadata.usd_per_hour;
-        self.metrics_so_far()?.rows.iter().for_each(|row| current.record(row));
+        let mut current = metadata.clone();
+        current.rewind(&self.metrics_so_far()?.rows);
         Ok(current)
     }
 }

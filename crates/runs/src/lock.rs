@@ -90,7 +90,7 @@ fn write(file: &mut File, me: &Holder) -> std::io::Result<()> {
 }
 
 /// The name of this host.
-fn host() -> String {
+pub(crate) fn host() -> String {
     let kernel = PathBuf::from("/proc/sys/kernel/hostname");
     let told = fs::read_to_string(kernel).ok().or_else(|| {
         let output = Command::new("uname").arg("-n").output().ok()?;

@@ -1,9 +1,10 @@
 //! Whether a process writes a run: asked of the file `lock`, which a writer keeps locked while it lives.
 
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read as _};
 
-use crate::{Error, Result, RunInfo, State, lock};
+use crate::lock::{self, Holder};
+use crate::{Error, Result, RunInfo, State};
 
 /// Who writes a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub enum Writer {
     Alive,
     /// No one: it ended, or died.
     Gone,
-    /// It cannot be known: the run has no lock.
+    /// It cannot be known: the run has no lock, or a process of another host left its name in it.
     Unknown,
 }
 
@@ -20,15 +21,20 @@ impl RunInfo {
     /// Who writes the run now.
     pub fn writer(&self) -> Result<Writer> {
         let path = self.dir.join(lock::FILE);
-        let file = match File::open(&path) {
+        let mut file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Writer::Unknown),
             other => other.map_err(Error::io(&path, "open it"))?,
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(Writer::Gone),
-            Err(TryLockError::WouldBlock) => Ok(Writer::Alive),
-            Err(TryLockError::Error(error)) => Err(Error::io(&path, "ask who has it locked")(error)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Writer::Alive),
+            Err(TryLockError::Error(error)) => return Err(Error::io(&path, "ask who has it locked")(error)),
         }
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(Error::io(&path, "read it"))?;
+        let holder = serde_json::from_str::<Holder>(&text).ok();
+        let elsewhere = holder.is_some_and(|holder| holder.host != lock::host());
+        Ok(if elsewhere { Writer::Unknown } else { Writer::Gone })
     }
 
     /// Whether the record says that the run goes on though its process is known to be gone.

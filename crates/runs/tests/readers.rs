@@ -126,6 +126,9 @@ fn a_lock_tells_whether_the_writer_lives() {
     drop(lock);
     assert_eq!(run.info().writer().unwrap(), Writer::Gone);
     assert!(run.info().died().unwrap());
+    fs::write(&path, r#"{"pid": 1, "host": "elsewhere.invalid"}"#).unwrap();
+    assert_eq!(run.info().writer().unwrap(), Writer::Unknown, "locks of other hosts do not reach here");
+    fs::write(&path, "").unwrap();
     run.metadata.finish(State::Finished, "2026-11-22T05:01:00Z".parse().unwrap());
     assert!(!run.info().died().unwrap(), "it ended");
 }
