@@ -1,8 +1,6 @@
 //! Forward pass of Granite 4.0 hybrids: pre-norm layers, each a Mamba2 or attention mixer and a gated MLP, on a
 //! scaled residual stream (transformers' `granitemoehybrid` without experts).
 
-use std::sync::Arc;
-
 use tensor::Device;
 use tensor::ops::{self, BatchLayout, Cols, Heads, Rope, Scan, ScanLayout};
 use tensor::params::Param;
@@ -11,17 +9,15 @@ use tensor::tape::{Tape, Var};
 use crate::attention::Attention;
 use crate::config::{GraniteConfig, LayerKind};
 use crate::error::Result;
-use crate::model::{Handles, Stack, check_len};
+use crate::model::Handles;
+use crate::stack::Layers;
 
 /// The layers of a Granite model, between embedding and head.
-pub(crate) struct Granite(Arc<Body>);
-
-struct Body {
+pub(crate) struct Granite {
     config: GraniteConfig,
     layers: Vec<Layer>,
     norm: Param,
     rope: Option<Rope>,
-    max_len: usize,
 }
 
 struct Layer {
@@ -83,45 +79,24 @@ impl Granite {
             }
         };
         let rope = config.rope_theta.map(|theta| Rope::new(device, max_len, config.head_dim, theta));
-        Ok(Granite(Arc::new(Body {
+        Ok(Granite {
             config: config.clone(),
             layers: config.layers.iter().enumerate().map(layer).collect(),
             norm: handles.get("model.norm.weight"),
             rope: rope.transpose()?,
-            max_len,
-        })))
+        })
     }
 }
 
-impl Stack for Granite {
-    fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
-        let Granite(all) = self;
-        check_len(layout, all.max_len)?;
-        let (eps, m) = (all.eps(), all.multiplier());
-        if tape.recomputes() {
-            for i in 0..all.layers.len() {
-                let all = Arc::clone(all);
-                x = tape.again(&x, move |tape, x| {
-                    let layer = &all.layers[i];
-                    let normed = ops::rms_norm(tape, x, &layer.input_norm, all.eps())?;
-                    let (x, y) = all.layer(tape, layer, x, &normed, layout)?;
-                    ops::residual(tape, &x, &y, all.multiplier())
-                })?;
-            }
-            return Ok(ops::rms_norm(tape, &x, &all.norm, eps)?);
-        }
-        let input_norm = |i: usize| all.layers.get(i).map_or(&all.norm, |layer| &layer.input_norm);
-        let mut normed = ops::rms_norm(tape, &x, input_norm(0), eps)?;
-        for (i, layer) in all.layers.iter().enumerate() {
-            let y;
-            (x, y) = all.layer(tape, layer, &x, &normed, layout)?;
-            (x, normed) = ops::residual_norm(tape, &x, &y, m, input_norm(i + 1), eps)?;
-        }
-        Ok(normed)
+impl Layers for Granite {
+    fn count(&self) -> usize {
+        self.layers.len()
     }
-}
 
-impl Body {
+    fn norm(&self, i: usize) -> &Param {
+        self.layers.get(i).map_or(&self.norm, |layer| &layer.input_norm)
+    }
+
     fn eps(&self) -> f32 {
         self.config.rms_norm_eps as f32
     }
@@ -130,15 +105,15 @@ impl Body {
         self.config.residual_multiplier as f32
     }
 
-    /// A layer from the stream and its norm: the stream with the mixer added, and what the MLP adds to it.
     fn layer(
         &self,
         tape: &mut Tape,
-        layer: &Layer,
+        i: usize,
         x: &Var,
         normed: &Var,
         layout: BatchLayout,
     ) -> tensor::Result<(Var, Var)> {
+        let layer = &self.layers[i];
         let mixed = match &layer.mixer {
             Mixer::Attention(attention) => attention.forward(tape, normed, layout, self.rope.as_ref())?,
             Mixer::Mamba(mamba) => self.mamba(tape, mamba, normed, layout)?,
@@ -151,7 +126,9 @@ impl Body {
         let y = ops::linear(tape, &active, &layer.down, None)?;
         Ok((x, y))
     }
+}
 
+impl Granite {
     fn mamba(&self, tape: &mut Tape, weights: &Mamba, x: &Var, layout: BatchLayout) -> tensor::Result<Var> {
         let sizes = &self.config.mamba;
         let scan_layout = ScanLayout {

@@ -19,6 +19,7 @@ mod params;
 pub mod presets;
 mod qwen2;
 mod save;
+mod stack;
 mod weights;
 
 pub use config::{Config, GraniteConfig, LayerKind, Mamba2Config, Qwen2Config, TokenIds};

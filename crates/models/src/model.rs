@@ -10,10 +10,11 @@ use tensor::tape::{Tape, Var};
 use tensor::{Device, Precision, Tensor, Tokens};
 
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::granite::Granite;
 use crate::params::{EMBEDDING, HEAD, parameters};
 use crate::qwen2::Qwen2;
+use crate::stack::Stack;
 use crate::weights::Weights;
 use crate::{DType, save};
 
@@ -21,15 +22,9 @@ use crate::{DType, save};
 pub struct Model {
     config: Config,
     params: Params,
-    stack: Box<dyn Stack>,
+    stack: Stack,
     embedding: Param,
     head: Param,
-}
-
-/// The layers of a family of models, between embedding and head.
-pub(crate) trait Stack {
-    /// From the embedded tokens `[R, H]` to the normed last hidden state.
-    fn forward(&self, tape: &mut Tape, x: Var, layout: BatchLayout) -> Result<Var>;
 }
 
 /// Looks weights up by name.
@@ -50,9 +45,9 @@ impl Model {
         let handles = Handles(&params);
         let embedding = handles.get(EMBEDDING);
         let head = if config.tied() { embedding.clone() } else { handles.get(HEAD) };
-        let stack: Box<dyn Stack> = match &config {
-            Config::Granite(config) => Box::new(Granite::new(config, &handles, device, max_len)?),
-            Config::Qwen2(config) => Box::new(Qwen2::new(config, &handles, device, max_len)?),
+        let stack = match &config {
+            Config::Granite(config) => Stack::new(Granite::new(config, &handles, device, max_len)?, max_len),
+            Config::Qwen2(config) => Stack::new(Qwen2::new(config, &handles, device, max_len)?, max_len),
         };
         Ok(Model { config, params, stack, embedding, head })
     }
@@ -130,15 +125,4 @@ impl Model {
             Config::Qwen2(_) => 1.0,
         }
     }
-}
-
-/// Refuses a sequence longer than the rotary tables were made for.
-pub(crate) fn check_len(layout: BatchLayout, max_len: usize) -> Result<()> {
-    if layout.len <= max_len {
-        return Ok(());
-    }
-    Err(Error::Tensor(tensor::Error::Shape {
-        op: "model",
-        reason: format!("a sequence of {} tokens; the model was laid out for {max_len}", layout.len),
-    }))
 }

@@ -1,7 +1,5 @@
 //! Forward pass of Qwen2: pre-norm layers of rotary attention with biases and a gated MLP.
 
-use std::sync::Arc;
-
 use tensor::Device;
 use tensor::ops::{self, BatchLayout, Cols, Heads, Rope};
 use tensor::params::Param;
@@ -10,17 +8,15 @@ use tensor::tape::{Tape, Var};
 use crate::attention::Attention;
 use crate::config::Qwen2Config;
 use crate::error::Result;
-use crate::model::{Handles, Stack, check_len};
+use crate::model::Handles;
+use crate::stack::Layers;
 
 /// The layers of a Qwen2 model, between embedding and head.
-pub(crate) struct Qwen2(Arc<Body>);
-
-struct Body {
+pub(crate) struct Qwen2 {
     layers: Vec<Layer>,
     norm: Param,
     rope: Rope,
     eps: f32,
-    max_len: usize,
 }
 
 struct Layer {
@@ -52,53 +48,41 @@ impl Qwen2 {
                 down: at("mlp.down_proj"),
             }
         };
-        Ok(Qwen2(Arc::new(Body {
+        Ok(Qwen2 {
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             norm: handles.get("model.norm.weight"),
             rope: Rope::new(device, max_len, config.head_dim, config.rope_theta)?,
             eps: config.rms_norm_eps as f32,
-            max_len,
-        })))
+        })
     }
 }
 
-impl Stack for Qwen2 {
-    fn forward(&self, tape: &mut Tape, mut x: Var, layout: BatchLayout) -> Result<Var> {
-        let Qwen2(all) = self;
-        check_len(layout, all.max_len)?;
-        if tape.recomputes() {
-            for i in 0..all.layers.len() {
-                let all = Arc::clone(all);
-                x = tape.again(&x, move |tape, x| {
-                    let layer = &all.layers[i];
-                    let normed = ops::rms_norm(tape, x, &layer.input_norm, all.eps)?;
-                    let (x, y) = all.layer(tape, layer, x, &normed, layout)?;
-                    ops::residual(tape, &x, &y, 1.0)
-                })?;
-            }
-            return Ok(ops::rms_norm(tape, &x, &all.norm, all.eps)?);
-        }
-        let input_norm = |i: usize| all.layers.get(i).map_or(&all.norm, |layer| &layer.input_norm);
-        let mut normed = ops::rms_norm(tape, &x, input_norm(0), all.eps)?;
-        for (i, layer) in all.layers.iter().enumerate() {
-            let y;
-            (x, y) = all.layer(tape, layer, &x, &normed, layout)?;
-            (x, normed) = ops::residual_norm(tape, &x, &y, 1.0, input_norm(i + 1), all.eps)?;
-        }
-        Ok(normed)
+impl Layers for Qwen2 {
+    fn count(&self) -> usize {
+        self.layers.len()
     }
-}
 
-impl Body {
-    /// A layer from the stream and its norm: the stream with the attention added, and what the MLP adds to it.
+    fn norm(&self, i: usize) -> &Param {
+        self.layers.get(i).map_or(&self.norm, |layer| &layer.input_norm)
+    }
+
+    fn eps(&self) -> f32 {
+        self.eps
+    }
+
+    fn multiplier(&self) -> f32 {
+        1.0
+    }
+
     fn layer(
         &self,
         tape: &mut Tape,
-        layer: &Layer,
+        i: usize,
         x: &Var,
         normed: &Var,
         layout: BatchLayout,
     ) -> tensor::Result<(Var, Var)> {
+        let layer = &self.layers[i];
         let mixed = layer.attention.forward(tape, normed, layout, Some(&self.rope))?;
         let (x, normed) = ops::residual_norm(tape, x, &mixed, 1.0, &layer.post_norm, self.eps)?;
         let fused = layer.gate_up.iter().map(|weight| ops::linear(tape, &normed, weight, None));
