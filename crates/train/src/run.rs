@@ -13,7 +13,7 @@ use tensor::Device;
 use crate::checkpoint::{Point, Saved, State};
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::recipe::{Recompute, Resolved};
+use crate::recipe::Resolved;
 use crate::steps::{Begin, Loop};
 use crate::trainer::Trainer;
 
@@ -144,10 +144,7 @@ fn begin(
         driver: place.driver.clone(),
         precision: precision.to_string(),
     };
-    let trainer = Trainer::new(model, optimizer)
-        .with_kernels(recipe.train.kernels.into())
-        .with_graphs(recipe.train.graphs)
-        .with_recompute(recipe.train.recompute == Recompute::Layers);
+    let trainer = Trainer::new(model, optimizer).as_told(&recipe.train);
     Ok(Prepared { dataset, trainer, setup })
 }
 

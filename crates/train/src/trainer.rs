@@ -12,6 +12,7 @@ use tensor::tape::{Kernels, Tape};
 use tensor::{Arranged, Device, Precision, Tensor, Tokens};
 
 use crate::error::Result;
+use crate::recipe::{self, Recompute};
 
 /// Steps that are launched piece by piece before a graph is recorded.
 const EAGER_STEPS: u32 = 2;
@@ -61,6 +62,14 @@ impl Trainer {
         let kernels = Kernels::default();
         let (recompute, graphs, eager) = (false, true, 0);
         Trainer { model, optimizer, kernels, recompute, graphs, pass: None, update: None, eager }
+    }
+
+    /// The same, stepping as `[train]` of a recipe says.
+    #[must_use]
+    pub fn as_told(self, plan: &recipe::Train) -> Self {
+        self.with_kernels(plan.kernels.into())
+            .with_graphs(plan.graphs)
+            .with_recompute(plan.recompute == Recompute::Layers)
     }
 
     /// The same with other kernels.

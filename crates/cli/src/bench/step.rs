@@ -8,7 +8,7 @@ use report::format;
 use tensor::random::Stream;
 use tensor::tape::Kernels;
 use tensor::{DType, Device};
-use train::recipe::{self, Diagnostics, Recompute, Resolved, Sources, model_key};
+use train::recipe::{self, Diagnostics, Resolved, Sources, model_key};
 use train::{Ready, Trainer, flops};
 
 use super::stopwatch::Stopwatch;
@@ -186,11 +186,7 @@ impl Bench<'_> {
         model.initialize(0)?;
         let settings = recipe.optimizer.settings();
         let optimizer = Optimizer::new(&recipe.optimizer.name, &settings, &recipe.common(), model.params())?;
-        let recompute = recipe.train.recompute == Recompute::Layers;
-        Ok(Trainer::new(model, optimizer)
-            .with_kernels(kernels)
-            .with_graphs(recipe.train.graphs)
-            .with_recompute(recompute))
+        Ok(Trainer::new(model, optimizer).as_told(&recipe.train).with_kernels(kernels))
     }
 
     fn time(&self, trainer: &mut Trainer) -> anyhow::Result<Times> {

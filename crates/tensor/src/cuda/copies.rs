@@ -173,7 +173,7 @@ impl Timer {
     pub fn lap(mut self) -> Result<Self> {
         self.gpu.bind()?;
         self.marks.push(new_event(sys::CUevent_flags::CU_EVENT_DEFAULT)?);
-        self.record(self.marks[self.marks.len() - 1])?;
+        record(&self.gpu, self.marks[self.marks.len() - 1])?;
         Ok(self)
     }
 
@@ -181,11 +181,6 @@ impl Timer {
     pub fn laps(self) -> Result<Vec<f32>> {
         self.gpu.bind()?;
         self.marks[1..].iter().map(|&mark| elapsed(self.marks[0], mark)).collect()
-    }
-
-    fn record(&self, event: CUevent) -> Result<()> {
-        // SAFETY: event and stream are of the same, current context.
-        check::driver("cuEventRecord", unsafe { sys::cuEventRecord(event, self.gpu.stream) })
     }
 }
 
@@ -199,6 +194,12 @@ impl Drop for Timer {
             let _ = unsafe { sys::cuEventDestroy_v2(mark) };
         }
     }
+}
+
+/// Puts an event on the stream. Needs the context to be current.
+pub(super) fn record(gpu: &Gpu, event: CUevent) -> Result<()> {
+    // SAFETY: event and stream are of the same, current context.
+    check::driver("cuEventRecord", unsafe { sys::cuEventRecord(event, gpu.stream) })
 }
 
 /// Milliseconds between two recorded events; waits for the second. Needs the context to be current.

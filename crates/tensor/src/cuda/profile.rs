@@ -2,8 +2,7 @@
 
 use cudarc::driver::sys::{self, CUevent};
 
-use super::check;
-use super::copies::{elapsed, new_event};
+use super::copies::{elapsed, new_event, record};
 use super::gpu::{Gpu, lock};
 use crate::error::Result;
 
@@ -74,8 +73,7 @@ impl Gpu {
 
     fn mark(&self) -> Result<CUevent> {
         let event = new_event(sys::CUevent_flags::CU_EVENT_DEFAULT)?;
-        // SAFETY: event and stream are of the same, current context.
-        check::driver("cuEventRecord", unsafe { sys::cuEventRecord(event, self.stream) })?;
+        record(self, event)?;
         Ok(event)
     }
 }

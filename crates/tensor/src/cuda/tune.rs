@@ -13,8 +13,7 @@ use cudarc::cublaslt::sys::cublasLtMatmulAlgo_t;
 use cudarc::driver::sys::{self, CUevent};
 
 use super::blas::Blas;
-use super::check;
-use super::copies::{elapsed, new_event};
+use super::copies::{elapsed, new_event, record};
 use super::gemm::Gemm;
 use super::gpu::Gpu;
 use super::kernels::{Arg, Source};
@@ -106,15 +105,11 @@ impl<'a> Trial<'a> {
     /// Milliseconds of the fastest of some runs into `to`.
     fn time(&self, blas: &Blas, call: &Call, algo: &cublasLtMatmulAlgo_t, to: u64) -> Result<f32> {
         let [start, stop] = self.marks;
-        let record = |event| {
-            // SAFETY: event and stream are of the same, current context.
-            check::driver("cuEventRecord", unsafe { sys::cuEventRecord(event, self.gpu.stream) })
-        };
         let mut best = f32::INFINITY;
         for _ in 0..RUNS {
-            record(start)?;
+            record(self.gpu, start)?;
             call.run(self.gpu, blas, self.gemm, to, algo)?;
-            record(stop)?;
+            record(self.gpu, stop)?;
             best = best.min(elapsed(start, stop)?);
         }
         Ok(best)
