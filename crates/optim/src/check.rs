@@ -8,6 +8,7 @@ use tensor::params::{Init, ParamSpec, Params, Role, Segment};
 use tensor::random::Stream;
 use tensor::{Device, Precision};
 
+use crate::ortho::bf16;
 use crate::{Common, Default, Optimizer, Rates, Result, Rounding, Value, Watch};
 
 /// One optimizer in one setting.
@@ -94,7 +95,8 @@ impl Case {
     }
 
     /// Gaussian gradients, well-conditioned so that methods in bf16 can agree. For a rule with noise every second matrix
-    /// is of low rank, so that the adaptive trigger has something to decide.
+    /// is of low rank, so that the adaptive trigger has something to decide. In bf16 their values are such as a GPU's
+    /// gradients can hold.
     fn gradient(&self, spec: &ParamSpec, step: u64, index: u64) -> Vec<f32> {
         let mut values = vec![0.0; spec.numel()];
         Stream::new(2 + step, index).fill_normal(&mut values, 0.1);
@@ -108,6 +110,9 @@ impl Case {
             for (i, row) in values.chunks_exact_mut(n).enumerate() {
                 row.iter_mut().zip(&right).for_each(|(x, r)| *x += left[i] * r);
             }
+        }
+        if self.precision == Precision::Bf16 {
+            values.iter_mut().for_each(|x| *x = bf16(*x));
         }
         values
     }
@@ -149,6 +154,7 @@ pub fn cases() -> Vec<Case> {
     for (precision, rounding, clip) in [
         (Precision::Bf16, Rounding::Nearest, 0.0),
         (Precision::Bf16, Rounding::Stochastic, 0.0),
+        (Precision::Bf16, Rounding::Nearest, 1.0),
         (Precision::F32, Rounding::Nearest, 1.0),
     ] {
         for name in ["muon", "adamw"] {
@@ -157,6 +163,18 @@ pub fn cases() -> Vec<Case> {
             cases.push(Case { common, precision, ..case(name, "", bound) });
         }
     }
+    // Every pass over gradients in bf16; weights of record that round the other way are what the bounds allow.
+    cases.extend(
+        [
+            ("muon", "ortho=gram", 2.0 * rounded),
+            ("muon", "ortho=gram ortho_dtype=f32 split=segments", rounded),
+            ("muon", "nesterov=true", rounded),
+            ("normuon", "ortho_dtype=f32", rounded),
+            ("nolah", "gate=sigmoid momentum_scale=0.5 quantile=0.5", rounded),
+            ("orthonoise", "adaptive=false split=heads", rounded),
+        ]
+        .map(|(name, settings, bound)| Case { precision: Precision::Bf16, ..case(name, settings, bound) }),
+    );
     cases
 }
 

@@ -1,6 +1,6 @@
-// The element-wise parts of the optimizers. Gradients, buffers and moments are f32; an update is `elem`; weights are
-// f32 or bf16. What changes from step to step comes from `scalars` in the device's memory, so that a captured step can
-// be launched again.
+// The element-wise parts of the optimizers. Buffers and moments are f32; an update is `elem`; weights are f32 or bf16,
+// gradients of the same type. What changes from step to step comes from `scalars` in the device's memory, so that a
+// captured step can be launched again.
 #include "common.cuh"
 
 #define EACH(i, n) for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
@@ -26,10 +26,10 @@ template <int W, typename Op> DEVICE void sweep(Op &op, i64 from, i64 to) {
     for (i64 i = first; i < to; i += (i64)gridDim.x * blockDim.x * W) op.template at<W>(i);
 }
 
-// All n elements: four at a time where vec says that the arrays are aligned to four.
-template <typename Op> DEVICE void pass(Op &op, i64 n, int vec) {
-    i64 whole = vec ? n & ~3ll : 0;
-    sweep<4>(op, 0, whole);
+// All n elements: W at a time where vec says that the arrays are aligned to so many.
+template <int W = 4, typename Op> DEVICE void pass(Op &op, i64 n, int vec) {
+    i64 whole = vec ? n / W * W : 0;
+    sweep<W>(op, 0, whole);
     sweep<1>(op, whole, n);
 }
 
@@ -45,12 +45,11 @@ DEVICE float gated(float g, int gate) {
     }
 }
 
-// The momentum pass: m = decay m + weight gate(g), and where x is kept, what is orthogonalised, with its sum of
-// squares: m, or with Nesterov weight gate(g) + keep m (`lead` is the weight, else 0); with self_gate that times its
-// sigmoid.
-struct Momentum {
+// The momentum pass: m = decay m + weight gate(g), and where x is kept, what is orthogonalised, with its sum of squares:
+// m, or with Nesterov weight gate(g) + keep m (`lead` is the weight, else 0); with self_gate that times its sigmoid.
+template <typename G> struct Momentum {
     float *m;
-    const float *g;
+    const G *g;
     elem *x;
     float decay, weight, keep, lead;
     int gate, self_gate;
@@ -76,21 +75,33 @@ struct Momentum {
 };
 
 extern "C" __global__ void __launch_bounds__(256)
-momentum(float *m, const float *g, float decay, float weight, int gate, int vec, i64 n) {
-    Momentum op = {m, g, nullptr, decay, weight, 0.0f, 0.0f, gate, 0, 0.0};
+momentum(float *m, const elem *g, float decay, float weight, int gate, int vec, i64 n) {
+    Momentum<elem> op = {m, g, nullptr, decay, weight, 0.0f, 0.0f, gate, 0, 0.0};
     pass(op, n, vec);
 }
 
-// The same for members of `size` elements, with x and the sums of squares [members, parts] of the parts of each member,
-// in double: neither 1e-30 nor 1e+30 leaves its range. Grid (parts, members).
-extern "C" __global__ void __launch_bounds__(256)
-momentum_taken(float *m, const float *g, elem *x, double *sums, float decay, float weight, float keep, float lead,
-               int gate, int self_gate, int vec, i64 size) {
+// The same for members of `size` elements, with x and the sums of squares [members, parts] of the parts of each member, in
+// double: neither 1e-30 nor 1e+30 leaves its range. Grid (parts, members).
+template <typename G>
+DEVICE void take_momentum(float *m, const G *g, elem *x, double *sums, float decay, float weight, float keep,
+                          float lead, int gate, int self_gate, int vec, i64 size) {
     i64 at = blockIdx.y * size;
-    Momentum op = {m + at, g + at, x + at, decay, weight, keep, lead, gate, self_gate, 0.0};
+    Momentum<G> op = {m + at, g + at, x + at, decay, weight, keep, lead, gate, self_gate, 0.0};
     pass(op, size, vec);
     double sum = block_sum_double(op.squares);
     if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+momentum_taken_f32(float *m, const float *g, elem *x, double *sums, float decay, float weight, float keep, float lead,
+                   int gate, int self_gate, int vec, i64 size) {
+    take_momentum(m, g, x, sums, decay, weight, keep, lead, gate, self_gate, vec, size);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+momentum_taken_bf16(float *m, const bf16 *g, elem *x, double *sums, float decay, float weight, float keep, float lead,
+                    int gate, int self_gate, int vec, i64 size) {
+    take_momentum(m, g, x, sums, decay, weight, keep, lead, gate, self_gate, vec, size);
 }
 
 extern "C" __global__ void axpby(float *y, float a, const float *x, float b, i64 n) {
@@ -98,26 +109,26 @@ extern "C" __global__ void axpby(float *y, float a, const float *x, float b, i64
 }
 
 // x *= *a; nothing is read where that is 1.
-extern "C" __global__ void scale(float *x, const float *a, i64 n) {
+extern "C" __global__ void scale(elem *x, const float *a, i64 n) {
     float factor = *a;
     if (factor == 1.0f) return;
-    EACH(i, n) x[i] *= factor;
+    EACH(i, n) x[i] = store(load(x[i]) * factor);
 }
 
 // What is orthogonalised: the buffer, or with Nesterov the gradient plus the decayed buffer; then x sigmoid(x).
-extern "C" __global__ void compose(float *x, const float *m, const float *g, float keep, float weight, int gate,
+extern "C" __global__ void compose(float *x, const float *m, const elem *g, float keep, float weight, int gate,
                                    int self_gate, i64 n) {
     EACH(i, n) {
-        float value = weight == 0.0f ? m[i] : weight * gated(g[i], gate) + keep * m[i];
+        float value = weight == 0.0f ? m[i] : weight * gated(load(g[i]), gate) + keep * m[i];
         x[i] = self_gate ? value * sigmoid_of(value) : value;
     }
 }
 
 // Scales the buffer where the gradient exceeds its member's threshold. Grid (parts, members).
-extern "C" __global__ void scale_above(float *m, const float *g, const float *thresholds, float factor, i64 size) {
+extern "C" __global__ void scale_above(float *m, const elem *g, const float *thresholds, float factor, i64 size) {
     float threshold = thresholds[blockIdx.y];
     m += blockIdx.y * size, g += blockIdx.y * size;
-    EACH(i, size) if (fabsf(g[i]) > threshold) m[i] *= factor;
+    EACH(i, size) if (fabsf(load(g[i])) > threshold) m[i] *= factor;
 }
 
 // ---- Weights of record ----
@@ -226,7 +237,7 @@ extern "C" __global__ void __launch_bounds__(256) total_change(const float *stat
 
 template <typename T> struct AdamW {
     Weights<T> weights;
-    const float *g;
+    const T *g;
     float *m, *v;
     float b1, b2, eps, decay, rate, root;
 
@@ -250,7 +261,7 @@ template <typename T> struct AdamW {
 
 // scalars: rate times decay, rate / (1 - b1^t), 1 / sqrt(1 - b2^t).
 template <typename T>
-DEVICE void adamw(T *w, bf16 *copy, const float *g, float *m, float *v, const float *scalars, float b1, float b2,
+DEVICE void adamw(T *w, bf16 *copy, const T *g, float *m, float *v, const float *scalars, float b1, float b2,
                   float eps, int rounding, u64 stream, float *stats, int vec, i64 n) {
     AdamW<T> op = {{w, copy, rounding, stream, {}}, g, m, v, b1, b2, eps, scalars[0], scalars[1], scalars[2]};
     pass(op, n, vec);
@@ -264,7 +275,7 @@ adamw_f32(float *w, bf16 *copy, const float *g, float *m, float *v, const float 
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-adamw_bf16(bf16 *w, bf16 *copy, const float *g, float *m, float *v, const float *scalars, float b1, float b2, float eps,
+adamw_bf16(bf16 *w, bf16 *copy, const bf16 *g, float *m, float *v, const float *scalars, float b1, float b2, float eps,
            int rounding, u64 stream, float *stats, int vec, i64 n) {
     adamw(w, copy, g, m, v, scalars, b1, b2, eps, rounding, stream, stats, vec, n);
 }
@@ -272,7 +283,7 @@ adamw_bf16(bf16 *w, bf16 *copy, const float *g, float *m, float *v, const float 
 // ---- Norms ----
 
 struct Squares {
-    const float *x;
+    const elem *x;
     double sum;
 
     template <int W> __device__ __forceinline__ void at(i64 i) {
@@ -283,10 +294,10 @@ struct Squares {
     }
 };
 
-// Sum of squares of what each block reads, in double. Grid (parts, members).
-extern "C" __global__ void __launch_bounds__(256) partial_squares(const float *x, double *partial, int vec, i64 size) {
+// Sum of squares of what each block reads, 16 bytes at a time, in double. Grid (parts, members).
+extern "C" __global__ void __launch_bounds__(256) partial_squares(const elem *x, double *partial, int vec, i64 size) {
     Squares op = {x + blockIdx.y * size, 0.0};
-    pass(op, size, vec);
+    pass<VEC>(op, size, vec);
     double sum = block_sum_double(op.sum);
     if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }

@@ -1,4 +1,5 @@
-//! The element-wise parts of the rules, for both devices: plain loops here, `kernels.cu` on the GPU.
+//! The element-wise parts of the rules, for both devices: plain loops here, `kernels.cu` on the GPU. Buffers are f32;
+//! gradients `g` there are f32 or bf16.
 
 use rayon::prelude::*;
 use tensor::cuda::{Arg, Gpu, Source};
@@ -70,7 +71,7 @@ pub(crate) fn scale(x: &Tensor, a: &Tensor) -> Result<()> {
             Ok(())
         }
         Device::Cuda(gpu) => {
-            elementwise(gpu, DType::F32, "scale", x.numel(), &[x, a].map(|t| Arg::Ptr(t.ptr())))
+            elementwise(gpu, x.dtype(), "scale", x.numel(), &[x, a].map(|t| Arg::Ptr(t.ptr())))
         }
     }
 }
@@ -89,7 +90,7 @@ pub(crate) fn momentum(m: &Tensor, g: &Tensor, decay: f32, weight: f32, gate: Ga
             let pointers = [array(m, 2), array(g, 1)];
             let numbers = [Arg::F32(decay), Arg::F32(weight), Arg::I32(gate as i32), vec(&[m, g])];
             let args = [&pointers[..], &numbers[..], &[Arg::I64(m.numel() as i64)]].concat();
-            launch(gpu, DType::F32, "momentum", [blocks(m.numel(), MANY), 1, 1], &args)
+            launch(gpu, g.dtype(), "momentum", [blocks(m.numel(), MANY), 1, 1], &args)
         }
     }
 }
@@ -115,7 +116,8 @@ pub(crate) fn momentum_taken(
     let vec = if size.is_multiple_of(4) { vec(&[m, g, &x]) } else { Arg::I32(0) };
     let words = [Arg::I32(how.gate as i32), Arg::I32(i32::from(how.self_gate)), vec, Arg::I64(size as i64)];
     let args = [&pointers[..], &numbers[..], &words[..]].concat();
-    launch(gpu, dtype, "momentum_taken", [parts, members as u32, 1], &args)?;
+    let kernel = if g.dtype() == DType::BF16 { "momentum_taken_bf16" } else { "momentum_taken_f32" };
+    launch(gpu, dtype, kernel, [parts, members as u32, 1], &args)?;
     Ok((x, sums))
 }
 
@@ -154,7 +156,7 @@ pub(crate) fn compose(m: &Tensor, g: &Tensor, how: Compose) -> Result<Tensor> {
                 Arg::I32(how.gate as i32),
                 Arg::I32(i32::from(how.self_gate)),
             ];
-            elementwise(gpu, DType::F32, "compose", x.numel(), &[&pointers[..], &numbers[..]].concat())?;
+            elementwise(gpu, g.dtype(), "compose", x.numel(), &[&pointers[..], &numbers[..]].concat())?;
         }
     }
     Ok(x)
@@ -177,7 +179,7 @@ pub(crate) fn scale_above(m: &Tensor, g: &Tensor, thresholds: &Tensor, factor: f
         Device::Cuda(gpu) => {
             let pointers = [m, g, thresholds].map(|t| Arg::Ptr(t.ptr()));
             let args = [&pointers[..], &[Arg::F32(factor), Arg::I64(size as i64)]].concat();
-            launch(gpu, DType::F32, "scale_above", [parts(size), members as u32, 1], &args)
+            launch(gpu, g.dtype(), "scale_above", [parts(size), members as u32, 1], &args)
         }
     }
 }
@@ -217,9 +219,10 @@ pub(crate) fn member_squares(x: &Tensor) -> Result<Vec<f64>> {
 /// `to`.
 pub(crate) fn partial_squares(gpu: &Gpu, x: &Tensor, members: usize, parts: u32, to: u64) -> Result<()> {
     let size = x.numel() / members;
-    let vec = if size.is_multiple_of(4) || members == 1 { vec(&[x]) } else { Arg::I32(0) };
+    let whole = members == 1 || size.is_multiple_of(16 / x.dtype().size());
+    let vec = Arg::I32(i32::from(whole && x.ptr().is_multiple_of(16)));
     let args = [array(x, 1), Arg::Ptr(to), vec, Arg::I64(size as i64)];
-    launch(gpu, DType::F32, "partial_squares", [parts, members as u32, 1], &args)
+    launch(gpu, x.dtype(), "partial_squares", [parts, members as u32, 1], &args)
 }
 
 /// Adds up `[L, parts, 2]`, each an f64 in two f32: `[L, 2]` for [`square`].

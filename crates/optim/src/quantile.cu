@@ -5,10 +5,10 @@
 
 #define EACH(i, n) for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
 
-DEVICE u32 magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+DEVICE u32 magnitude(elem x) { return __float_as_uint(load(x)) & 0x7fffffffu; }
 
 // Counts the next `bits` bits, those from `shift` on, of the magnitudes that begin with what was found.
-extern "C" __global__ void count(const float *x, i64 size, const u32 *state, int shift, int bits, u32 *counts) {
+extern "C" __global__ void count(const elem *x, i64 size, const u32 *state, int shift, int bits, u32 *counts) {
     __shared__ u32 local[2048];
     int bins = 1 << bits;
     for (int i = threadIdx.x; i < bins; i += blockDim.x) local[i] = 0;
@@ -37,7 +37,7 @@ extern "C" __global__ void choose(u32 *state, int shift, int bits, const u32 *co
     state[2] = 0x7f800000u;
 }
 
-extern "C" __global__ void next_above(const float *x, i64 size, u32 *state) {
+extern "C" __global__ void next_above(const elem *x, i64 size, u32 *state) {
     x += blockIdx.y * size, state += 3 * blockIdx.y;
     u32 found = state[0], least = 0x7f800000u;
     EACH(i, size) {

@@ -16,7 +16,7 @@ pub(crate) static SOURCE: Source = Source { name: "optim/quantile.cu", text: inc
 /// Bits of a magnitude in each pass, from the top.
 const PASSES: [u32; 3] = [11, 10, 10];
 
-/// The `q`-quantile, `0 <= q <= 1`, of the magnitudes in each member of `x [L, ..]`: f32 `[L]`.
+/// The `q`-quantile, `0 <= q <= 1`, of the magnitudes in each member of `x [L, ..]`, f32 or bf16: f32 `[L]`.
 pub(crate) fn of_magnitudes(x: &Tensor, q: f64) -> Result<Tensor> {
     let members = x.shape()[0];
     let size = x.numel() / members;
@@ -42,7 +42,7 @@ pub(crate) fn of_magnitudes(x: &Tensor, q: f64) -> Result<Tensor> {
             let blocks = size.div_ceil(32 * THREADS as usize).min(64) as u32;
             let launch = |kernel: &str, parts: u32, args: &[Arg]| {
                 let grid = [parts, members as u32, 1];
-                gpu.launch(&SOURCE, DType::F32, kernel, grid, [THREADS, 1, 1], 0, args)
+                gpu.launch(&SOURCE, x.dtype(), kernel, grid, [THREADS, 1, 1], 0, args)
             };
             let size = Arg::I64(size as i64);
             let mut shift = 31;

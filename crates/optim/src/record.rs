@@ -121,6 +121,7 @@ impl Record<'_> {
     pub fn adamw(&self, m: &Tensor, v: &Tensor, s: AdamWConstants) -> Result<Vec<Pending>> {
         self.each(|part, rounding| {
             let (g, m, v) = (part.of(&self.bank.grad), part.of(m), part.of(v));
+            debug_assert_eq!(g.dtype(), part.weight.dtype(), "gradients are of the weights' type");
             match part.weight.device() {
                 Device::Cpu => {
                     let (decay, rate, root) = {

@@ -38,8 +38,9 @@ pub enum Precision {
     /// Activations and matrix products in bf16, weights of record, gradients and optimizer state in f32.
     /// The default on CUDA.
     Mixed,
-    /// As mixed, with the weights of record in bf16: every update is rounded to it. The CPU, which has no bf16
-    /// arithmetic here, computes in f32 on the rounded weights.
+    /// As mixed, with the weights of record in bf16: every update is rounded to it; and the gradients of those that
+    /// matrix products read. The CPU, which has no bf16 arithmetic here, computes in f32 on the rounded weights and keeps
+    /// its gradients in f32.
     Bf16,
 }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{DType, Device, Error, Precision, Result, Tensor};
 
-/// Banks of gradients start at multiples of so many elements, 256 bytes.
-const ALIGN: usize = 64;
+/// Bytes at whose multiples banks of gradients start.
+const ALIGN: usize = 256;
 
 /// What a weight is for; optimizers route by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,7 +92,7 @@ pub struct Bank {
     pub record: DType,
     /// What the forward pass reads: a bf16 copy in mixed precision, else the weights of record themselves.
     pub compute: Tensor,
-    /// Gradients `[L, ..shape]`, f32.
+    /// Gradients `[L, ..shape]`, in the element type of `weight`.
     pub grad: Tensor,
 }
 
@@ -101,7 +101,7 @@ pub struct Bank {
 pub struct Param {
     /// What the forward pass reads.
     pub value: Tensor,
-    /// Its gradient, f32.
+    /// Its gradient: f32, or bf16 on a GPU where the weight of record is stored so.
     pub grad: Tensor,
     /// Of each weight that it consists of.
     written: Vec<Arc<AtomicBool>>,
@@ -144,7 +144,8 @@ pub struct Params {
     specs: Vec<ParamSpec>,
     banks: Vec<Bank>,
     handles: Vec<Param>,
-    /// The gradients of all banks but embedding and head, `[n]`; none on the CPU, where a buffer is locked as a whole.
+    /// The memory of the gradients of all banks but embedding and head, f32 `[n]`; none on the CPU, where a buffer is
+    /// locked as a whole.
     layer_grads: Option<Tensor>,
 }
 
@@ -166,9 +167,17 @@ impl Params {
         }
         let mut banks = Vec::with_capacity(groups.len());
         let mut handles: Vec<Option<Param>> = vec![None; specs.len()];
+        let record = precision.record();
+        let low = |role| {
+            precision.arithmetic(device).compute() == DType::BF16
+                && !matches!(role, Role::Vector | Role::Conv)
+        };
+        // Element type in which the weights of record are stored, and their gradients.
+        let kept = |role| if low(role) { record } else { DType::F32 };
+        // f32 that the gradients of a bank take among those of the layers.
         let place = |(spec, members): &(&ParamSpec, Vec<usize>)| match spec.role {
             Role::Embedding | Role::Head => 0,
-            _ => (spec.numel() * members.len()).next_multiple_of(ALIGN),
+            role => (spec.numel() * members.len() * kept(role).size()).next_multiple_of(ALIGN) / 4,
         };
         let (count, mut used) = (groups.iter().map(place).sum(), 0);
         let layer_grads = device.is_cuda().then(|| device.zeros(&[count], DType::F32)).transpose()?;
@@ -181,20 +190,13 @@ impl Params {
             let grad = match &layer_grads {
                 Some(all) if length > 0 => {
                     used += length;
-                    all.range(used - length, full.iter().product()).view(&full)
+                    all.range(used - length, length).recast(&full, kept(role))
                 }
-                _ => device.zeros(&full, DType::F32)?,
+                _ => device.zeros(&full, kept(role))?,
             };
-            let low = precision.arithmetic(device).compute() == DType::BF16
-                && !matches!(role, Role::Vector | Role::Conv);
-            let record = precision.record();
-            let (weight, compute) = if low && record == DType::BF16 {
-                let weight = device.zeros(&full, DType::BF16)?;
-                (weight.clone(), weight)
-            } else {
-                let weight = device.zeros(&full, DType::F32)?;
-                (weight.clone(), if low { device.zeros(&full, DType::BF16)? } else { weight })
-            };
+            let weight = device.zeros(&full, kept(role))?;
+            let copied = low(role) && weight.dtype() == DType::F32;
+            let compute = if copied { device.zeros(&full, DType::BF16)? } else { weight.clone() };
             for (slot, &i) in members.iter().enumerate() {
                 handles[i] = Some(Param::alone(compute.slot(slot), grad.slot(slot)));
             }
@@ -272,8 +274,8 @@ impl Params {
         Ok(())
     }
 
-    /// On a GPU, the memory of the gradients of all weights but embedding and head, `[n]`, f32, as long as nothing in it is
-    /// written in this step: what the forward pass may work in (see [`crate::tape::Tape::lend`]).
+    /// On a GPU, the memory of the gradients of all weights but embedding and head, as f32 `[n]` whatever they are, as
+    /// long as nothing in it is written in this step: what the forward pass may work in (see [`crate::tape::Tape::lend`]).
     pub fn unwritten(&self) -> Option<Tensor> {
         let apart = |i: usize| matches!(self.specs[i].role, Role::Embedding | Role::Head);
         let mut inside = self.handles.iter().enumerate().filter(|(i, _)| !apart(*i));

@@ -124,6 +124,7 @@ impl Tensor {
         let mut whole = (*first).clone();
         for part in rest {
             let follows = Arc::ptr_eq(&part.storage, &whole.storage)
+                && part.dtype == whole.dtype
                 && part.offset == whole.offset + whole.numel()
                 && part.shape[1..] == whole.shape[1..];
             if !follows {

@@ -6,7 +6,7 @@
 //! | part | bytes |
 //! |---|---|
 //! | weights | `4 N`, and in mixed precision `2` more for each weight that matrix products read; in bf16 on a GPU those take `2` alone |
-//! | gradients | `4 N` |
+//! | gradients | `4 N`; in bf16 on a GPU `2` alone for each weight that matrix products read |
 //! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of `AdamW`) for the others |
 //! | activations | `R` times what each operation keeps for the backward pass, see below |
 //! | workspace | the largest of: a layer's gradients in the backward pass; logits; the orthogonaliser's banks |
@@ -27,9 +27,9 @@
 //! the softmax are 4 bytes each a row (and head). On a GPU in f32, attention also keeps its inputs rotated (`q + 2 k`)
 //! and the softmax itself (heads times `seq_len`). The backward pass of a scan takes `4 D N / 64` bytes a row in mixed
 //! precision and `2 H N + D` floats in f32, with `H` heads of state size `N`. Logits exist for a block of rows only,
-//! with bf16 weights of record in bf16; in mixed precision they and their gradient lie in the memory of the layers'
-//! gradients where that is large enough. Token ids and rotary tables are small against all this and left out; so is
-//! what a GPU's pool loses between blocks of unlike sizes, some 3 %.
+//! with bf16 weights of record in bf16, and their gradient takes their place; in mixed precision they and their gradient
+//! lie in the memory of the layers' gradients where that is large enough. Token ids and rotary tables are small against
+//! all this and left out; so is what a GPU's pool loses between blocks of unlike sizes, some 3 %.
 //!
 //! The estimate and what a step on the CPU really takes:
 //!
@@ -122,11 +122,11 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let precision =
         if step.cuda || step.precision != Precision::Bf16 { step.precision } else { Precision::F32 };
     let element = precision.compute().size() as u64;
-    // Bytes of a weight that matrix products read.
-    let weight = match precision {
-        Precision::F32 => 4,
-        Precision::Mixed => 6,
-        Precision::Bf16 => 2,
+    // Bytes of a weight that matrix products read, and of its gradient.
+    let (weight, gradient) = match precision {
+        Precision::F32 => (4, 4),
+        Precision::Mixed => (6, 4),
+        Precision::Bf16 => (2, 2),
     };
     let sum = |bytes: &dyn Fn(Role) -> u64| {
         specs.iter().map(|spec| spec.numel() as u64 * bytes(spec.role)).sum::<u64>()
@@ -143,22 +143,21 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let each = layers.iter().map(|layer| layer.kept(hidden, len, element));
     let kept =
         if step.recompute { 4 * hidden * layers.len() as u64 + each.max().unwrap_or(0) } else { each.sum() };
-    let gradients =
-        |layer: &Layer| (4 + element) * hidden + layer.gradients() * element + layer.scan(element);
-    let last = layers.iter().map(gradients).max().unwrap_or(0);
+    let backward = |layer: &Layer| (4 + element) * hidden + layer.gradients() * element + layer.scan(element);
+    let last = layers.iter().map(backward).max().unwrap_or(0);
     let logits = rows * config.vocab_size() as u64;
-    let logits = if precision == Precision::Bf16 {
-        (2 * logits).min(BF16_LOGIT_BLOCK)
-    } else if element == 2 {
-        let both = (4 * logits).min(LOGIT_BLOCK_LOW) + (2 * logits).min(LOGIT_PANEL);
-        let lent = sum(&|role| if matches!(role, Role::Embedding | Role::Head) { 0 } else { 4 });
-        if lent < both { both } else { 0 }
-    } else {
-        (4 * logits).min(LOGIT_BLOCK)
+    let logits = match precision {
+        Precision::F32 => (4 * logits).min(LOGIT_BLOCK),
+        Precision::Mixed => {
+            let both = (4 * logits).min(LOGIT_BLOCK_LOW) + (2 * logits).min(LOGIT_PANEL);
+            let lent = sum(&|role| if matches!(role, Role::Embedding | Role::Head) { 0 } else { 4 });
+            if lent < both { both } else { 0 }
+        }
+        Precision::Bf16 => (2 * logits).min(BF16_LOGIT_BLOCK),
     };
     Estimate {
         weights: sum(&|role| if in_products(role) { weight } else { 4 }),
-        gradients: sum(&|_| 4),
+        gradients: sum(&|role| if in_products(role) { gradient } else { 4 }),
         optimizer: sum(&state),
         activations: rows * (kept + 3 * hidden * element + 4),
         workspace: (rows * last).max(logits).max(scratch),
@@ -306,11 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_record_in_bf16_take_two_bytes_on_a_gpu() {
+    fn weights_of_record_in_bf16_and_their_gradients_take_two_bytes_on_a_gpu() {
         let bf16 = Step { precision: Precision::Bf16, cuda: true, ..step("muon") };
         let (config, on_gpu) = of("granite-4.0-h-350m", bf16);
         let n = models::count(&config) as u64;
         assert!((2 * n..2 * n + n / 50).contains(&on_gpu.weights), "{}", on_gpu.weights);
+        assert_eq!(on_gpu.gradients, on_gpu.weights);
+        assert!(on_gpu.workspace >= 2 * 8 * 512 * 100_352);
         let (_, on_cpu) = of("granite-4.0-h-350m", Step { cuda: false, ..bf16 });
         assert_eq!(on_cpu, of("granite-4.0-h-350m", step("muon")).1);
     }

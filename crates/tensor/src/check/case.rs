@@ -38,10 +38,11 @@ impl Case {
         Case { seed, ..self }
     }
 
-    /// Whether this is another computation than in the precisions before it: in bf16 few operations do otherwise than
-    /// in mixed.
+    /// Whether this is another computation than in the precisions before it: in bf16 only what leaves the gradient of a
+    /// matrix does otherwise than in mixed.
     pub fn has_its_own(&self, precision: Precision) -> bool {
-        precision != Precision::Bf16 || self.op == "linear_cross_entropy"
+        let taped = matches!(self.program, Program::Tape { .. });
+        precision != Precision::Bf16 || taped && self.inputs.iter().any(|input| input.kind == Kind::Matrix)
     }
 
     /// The same by the plain kernels, of an operation that has fast ones too.
@@ -205,6 +206,11 @@ impl Input {
             Kind::Vector | Kind::Stream => DType::F32,
             Kind::Value | Kind::Matrix => precision.compute(),
         }
+    }
+
+    /// Element type of the gradient that a parameter collects.
+    pub fn gradient_dtype(&self, precision: Precision) -> DType {
+        if self.kind == Kind::Matrix { precision.record() } else { DType::F32 }
     }
 }
 

@@ -80,14 +80,14 @@ impl Case {
         };
         // Without gradients first: several operations take another path then.
         let mut tape = Tape::without_gradients(device, precision).with_kernels(self.kernels);
-        let operands = self.operands(&mut tape, &tensors)?;
+        let operands = self.operands(&mut tape, precision, &tensors)?;
         let y = run(&mut tape, &operands)?;
         let mut results = vec![("y (evaluation)".to_string(), false, y.value.to_vec()?)];
         let shape = y.value.shape().to_vec();
         drop((y, operands));
 
         let mut tape = Tape::new(device, precision).with_kernels(self.kernels);
-        let operands = self.operands(&mut tape, &tensors)?;
+        let operands = self.operands(&mut tape, precision, &tensors)?;
         poison(device, &[numels, vec![shape.iter().product()]].concat())?;
         let y = run(&mut tape, &operands)?;
         results.push(("y".to_string(), false, y.value.to_vec()?));
@@ -109,11 +109,13 @@ impl Case {
     }
 
     /// The inputs on a tape, gradients of parameters filled with NaN: the first write must overwrite them.
-    fn operands(&self, tape: &mut Tape, tensors: &[Tensor]) -> Result<Operands> {
+    fn operands(&self, tape: &mut Tape, precision: Precision, tensors: &[Tensor]) -> Result<Operands> {
         let operand = |(input, tensor): (&Input, &Tensor)| match input.kind {
             Kind::Value | Kind::Stream => Ok(Operand::Value(tape.leaf(tensor.clone()))),
             Kind::Matrix | Kind::Vector => {
-                let grad = put(tensor.device(), &input.shape, DType::F32, &vec![f32::NAN; input.numel()])?;
+                let unwritten = vec![f32::NAN; input.numel()];
+                let dtype = input.gradient_dtype(precision);
+                let grad = put(tensor.device(), &input.shape, dtype, &unwritten)?;
                 Ok(Operand::Param(Param::alone(tensor.clone(), grad)))
             }
         };

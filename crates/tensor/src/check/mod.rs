@@ -4,7 +4,8 @@
 //! operation forward and backward with a random gradient, twice, and compares outputs and all gradients:
 //!
 //! - on the CPU with [`reference`], plain loops in f64, and central differences of them;
-//! - on a GPU with the CPU's f32 results. In mixed precision the inputs are first rounded to bf16 for both.
+//! - on a GPU with the CPU's f32 results. In mixed precision and in bf16 the inputs are first rounded to bf16 for both;
+//!   in bf16 the gradients of matrices are bf16 too.
 //!
 //! Memory that an operation is about to be given is filled with NaN beforehand, so that what it leaves unwritten shows.
 //! The two runs must agree in every bit.

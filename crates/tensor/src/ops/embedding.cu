@@ -26,7 +26,7 @@ embedding_forward(float *out, const i32 *ids, const elem *table, float scale, i6
 }
 
 template <int W>
-DEVICE void collect(float *__restrict__ dtable, const float *__restrict__ dout, const i32 *__restrict__ unique,
+DEVICE void collect(elem *__restrict__ dtable, const float *__restrict__ dout, const i32 *__restrict__ unique,
                     const i32 *__restrict__ starts, const i32 *__restrict__ order, float scale, int width,
                     float *sums) {
     int column = (blockIdx.y * 32 + threadIdx.x) * W;
@@ -57,24 +57,24 @@ DEVICE void collect(float *__restrict__ dtable, const float *__restrict__ dout, 
 #pragma unroll
     for (int i = 0; i < W; i++) sums[(threadIdx.y * W + i) * 32 + threadIdx.x] = sum[i];
     __syncthreads();
-    float *row = dtable + (i64)unique[blockIdx.x] * width;
+    elem *row = dtable + (i64)unique[blockIdx.x] * width;
     for (int c = threadIdx.y * 32 + threadIdx.x; c < 32 * W; c += 32 * WARPS) {
         column = blockIdx.y * 32 * W + c;
         if (column >= width) break;
         float total = 0;
 #pragma unroll
         for (int w = 0; w < WARPS; w++) total += sums[(w * W + c % W) * 32 + c / W];
-        row[column] = fmaf(scale, total, row[column]);
+        row[column] = store(fmaf(scale, total, load(row[column])));
     }
 }
 
-// dtable[id] += scale * sum of the rows of dout at that id: a block for each group and 32 * W columns; groups may be empty.
-// `padding` gets none.
+// dtable[id] += scale * sum of the rows of dout at that id: a block for each group and 32 * W columns, W = 4 where vec
+// says that rows of dout consist of such pieces; groups may be empty. `padding` gets none.
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
-embedding_backward(float *dtable, const float *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,
+embedding_backward(elem *dtable, const float *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,
                    int width, int padding, int vec) {
-    __shared__ float sums[WARPS * 32 * VEC];
+    __shared__ float sums[WARPS * 32 * 4];
     if (starts[blockIdx.x] == starts[blockIdx.x + 1] || unique[blockIdx.x] == padding) return;
-    if (vec) collect<VEC>(dtable, dout, unique, starts, order, scale, width, sums);
+    if (vec) collect<4>(dtable, dout, unique, starts, order, scale, width, sums);
     else collect<1>(dtable, dout, unique, starts, order, scale, width, sums);
 }

@@ -67,7 +67,7 @@ mod cuda {
     //! Launches of `embedding.cu`.
 
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::launch::{AXIS, WARPS, blocks, flag, int, lane, long, ptr, tiles};
+    use crate::ops::launch::{AXIS, WARPS, blocks, flag, int, lane, lane_of_four, long, ptr, tiles};
     use crate::tokens::{OnGpu, Tokens};
     use crate::{Error, Result, Tensor};
 
@@ -91,8 +91,8 @@ mod cuda {
         scale: f32,
         padding: i32,
     ) -> Result<()> {
-        let (elem, width) = (dout.dtype(), dout.cols());
-        let lane = lane(elem, width, &[(dout, 0), (dtable, 0)]);
+        let width = dout.cols();
+        let lane = lane_of_four(width, &[(dout, 0)]);
         let groups = on_gpu(ids)?;
         let [unique, starts, order] = [groups.unique(), groups.starts(), groups.order()].map(Arg::Ptr);
         let args = [
@@ -108,7 +108,7 @@ mod cuda {
         ];
         // A group for every row: as many as there could be, so that the launch does not depend on the ids.
         let grid = [blocks(dout.rows(), 1), blocks(width, 32 * lane), 1];
-        gpu.launch(&SOURCE, elem, "embedding_backward", grid, [32, WARPS as u32, 1], 0, &args)
+        gpu.launch(&SOURCE, dtable.dtype(), "embedding_backward", grid, [32, WARPS as u32, 1], 0, &args)
     }
 
     fn on_gpu(ids: &Tokens) -> Result<&OnGpu> {

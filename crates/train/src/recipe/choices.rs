@@ -35,7 +35,7 @@ pub enum Precision {
     F32,
     /// bf16 activations and products over f32 weights of record.
     Mixed,
-    /// As mixed, with the weights of record in bf16.
+    /// As mixed, with the weights of record in bf16, and on CUDA the gradients of matrices.
     Bf16,
 }
 

@@ -107,7 +107,7 @@ pub const KEYS: &[Key] = &[
     key(
         "train.precision",
         Kind::Choice(&["auto", "f32", "mixed", "bf16"]),
-        "auto: mixed on cuda, f32 on cpu; bf16: as mixed, with weights of record in bf16",
+        "auto: mixed on cuda, f32 on cpu; bf16: as mixed, with weights of record (on cuda gradients too) in bf16",
     ),
     key(
         "train.rounding",
