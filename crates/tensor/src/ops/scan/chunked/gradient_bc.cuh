@@ -69,14 +69,19 @@ struct Raw {
 
 // The gradients of the raw steps of a head and its sums, from the shares of its slices; by one warp, two steps a lane.
 struct Finish {
-    float f[2] = {}, of_dt[2] = {}, x_dy[2] = {};
+    float f[2] = {}, of_dt[2] = {}, x_dy[2] = {}, dt[2], slope[2], a_log;
 
+    // What is needed of slice i, while its stage is there.
+    __device__ __forceinline__ void take(const Job &job, const Raw &raw, int i) {
+        const float *steps = job.stage(i).dt + threadIdx.x % 32 * 2;
+#pragma unroll
+        for (int k = 0; k < 2; k++) dt[k] = steps[k], slope[k] = steps[SLOPE * CHUNK + k];
+        a_log = raw.a_log[job.sizes.head(job.first + i)];
+    }
+
+    // After the barrier that ends its work.
     __device__ __forceinline__ void add(const Job &job, const Raw &raw, int i) {
-        int lane = threadIdx.x % 32, slice = job.first + i, head = job.sizes.head(slice);
-        i64 of_head = job.sizes.steps(job.sequence, slice, job.chunk);
-        const float2 *steps = reinterpret_cast<const float2 *>(job.steps + of_head);
-        float a = -expf(raw.a_log[head]);
-        float2 dt = steps[DT * CHUNK / 2 + lane], slope = steps[SLOPE * CHUNK / 2 + lane];
+        int lane = threadIdx.x % 32, slice = job.first + i;
         const Shares &in = job.shares(i);
         float through[2], later[2];
 #pragma unroll
@@ -104,13 +109,12 @@ struct Finish {
         f[1] += before + through[0] + (after + later[1]);
         f[0] += before + (after + later[1] + later[0]);
         if (job.sizes.slices == 1 || (slice + 1) % job.sizes.slices == 0)
-            store(job, raw, head, a, {dt.x, dt.y}, {slope.x, slope.y});
+            store(job, raw, job.sizes.head(slice));
     }
 
-    __device__ __forceinline__ void store(const Job &job, const Raw &raw, int head, float a, const float (&dt)[2],
-                                          const float (&slope)[2]) {
+    __device__ __forceinline__ void store(const Job &job, const Raw &raw, int head) {
         int lane = threadIdx.x % 32;
-        float sums[3] = {};
+        float a = -expf(a_log), sums[3] = {};
 #pragma unroll
         for (int k = 0; k < 2; k++) {
             float of_raw = fmaf(f[k], a, of_dt[k]) * slope[k];
@@ -135,10 +139,11 @@ DEVICE void gradient_of_b(const Job &job, const Raw &raw, const Sums &sums) {
     int warp = warp_of_team(), lane = threadIdx.x % 32;
     float sum[16][4] = {};
     Finish finish;
+    auto own = [&](int i) { return job.sizes.head(job.first + i) % 4 == warp; };
     auto finish_two = [&](int i) {
 #pragma unroll 1
         for (int k = max(i, 0); k < min(i + 2, job.members); k++)
-            if (job.sizes.head(job.first + k) % 4 == warp) finish.add(job, raw, k);
+            if (own(k)) finish.add(job, raw, k);
     };
 #pragma unroll 1
     for (int i = 0; i < job.members; i++) {
@@ -146,6 +151,7 @@ DEVICE void gradient_of_b(const Job &job, const Raw &raw, const Sums &sums) {
             job.next(i);
             finish_two(i - 2);
         }
+        if (own(i)) finish.take(job, raw, i);
         Stage in = job.stage(i);
         float edge = 0.0f;
         if (job.after) {

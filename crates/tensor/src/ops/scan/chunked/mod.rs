@@ -49,6 +49,9 @@ const PRODUCT_BYTES: usize = CHUNK * CHUNK * 4;
 /// `Shares` of `gradient.cuh`.
 const SHARES_BYTES: usize = (9 * CHUNK + 4) * 4;
 
+/// Heads in a block of `chunk_steps`.
+const STEPS_HEADS: usize = 16;
+
 /// Teams and blocks that fill a large GPU (132 multiprocessors), which cuts aim at.
 const TEAMS: usize = 384;
 const GRADIENTS: usize = 132;
@@ -115,16 +118,15 @@ pub(super) fn backward(
     let grid = [plan.chunks_of_batch(), layout.groups * shares, 1];
     plan.launch("chunk_gradient", grid, 4 * TEAM, GRADIENT_BYTES, &args)?;
 
-    if let Some(parts) = &parts {
-        let mut args = vec![ptr(dxbc), ptr(parts), int(shares), long(plan.rows()), int(of_groups)];
-        args.extend([long(layout.width()), int(layout.inner())]);
-        let grid = [blocks(plan.rows() * of_groups, 8 * 256) as usize, 1, 1];
-        plan.launch("chunk_sum_parts", grid, 256, 0, &args)?;
-    }
-    let mut args: Vec<Arg> = params.map(|param| ptr(&param.grad)).into();
+    let totals = (3 * heads).div_ceil(8);
+    let adding = parts.as_ref().map_or(0, |_| (plan.rows() * of_groups).div_ceil(8 * 256));
+    let mut args = vec![ptr(dxbc), parts.as_ref().map_or(Arg::Ptr(0), ptr), int(shares), long(plan.rows())];
+    args.extend([int(of_groups), long(layout.width()), int(layout.inner())]);
+    args.extend(params.map(|param| ptr(&param.grad)));
     args.extend([ptr(&sums), long(plan.chunks_of_batch()), int(heads)]);
     args.extend(add.map(flag));
-    plan.launch("chunk_total", [heads.div_ceil(TEAM / 32), 3, 1], TEAM, 0, &args)
+    args.push(int(totals));
+    plan.launch("chunk_sum", [totals + adding, 1, 1], 256, 0, &args)
 }
 
 /// A scan in chunks.
@@ -150,13 +152,13 @@ impl<'a> Plan<'a> {
         let shape = [layout.rows.batch, layout.heads, layout.rows.len.div_ceil(CHUNK), PARTS, CHUNK];
         let steps = inputs.xbc.value.device().empty(&shape, DType::F32)?;
         let plan = Plan { gpu, inputs, layout, steps };
-        let warps = plan.chunks_of_batch() * layout.heads;
         let raw = &inputs.dt;
         let mut args = vec![ptr(&plan.steps), column(&raw.var.value, raw.start)];
         args.extend([&inputs.dt_bias, &inputs.a_log].map(|param| ptr(&param.value)));
-        args.extend([long(warps), int(layout.rows.len), int(layout.heads), long(raw.stride())]);
+        args.extend([int(layout.rows.len), int(layout.heads), long(raw.stride())]);
         args.extend([layout.dt_limit.0, layout.dt_limit.1].map(Arg::F32));
-        plan.launch("chunk_steps", [warps.div_ceil(TEAM / 32), 1, 1], TEAM, 0, &args)?;
+        let grid = [plan.chunks_of_batch(), layout.heads.div_ceil(STEPS_HEADS), 1];
+        plan.launch("chunk_steps", grid, 256, 0, &args)?;
         Ok(plan)
     }
 
