@@ -149,9 +149,14 @@ impl Gpu {
         self.facts.shared_memory_per_block
     }
 
+    /// Major and minor.
+    pub fn compute_capability(&self) -> (u32, u32) {
+        self.facts.compute_capability
+    }
+
     /// The architecture that kernels are compiled for, such as `sm_90`.
     pub fn arch(&self) -> String {
-        let (major, minor) = self.facts.compute_capability;
+        let (major, minor) = self.compute_capability();
         format!("sm_{major}{minor}")
     }
 

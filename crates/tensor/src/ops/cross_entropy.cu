@@ -1,5 +1,6 @@
-// Cross-entropy of rows of logits. A block has a row; the second pass reads its beginning from shared memory, since
-// what all blocks read at once is more than the L2 cache holds.
+// Cross-entropy of rows of logits. On an H100 a cluster of blocks has a row, the slice of each in its shared memory, so
+// that every logit is read once. Otherwise a block has a row, and its second pass reads the beginning from shared
+// memory, since what all blocks read at once is more than the L2 cache holds.
 #include "common.cuh"
 
 constexpr int BATCH = 4;
@@ -115,3 +116,114 @@ cross_entropy_mean(const float *losses, float *mean, const i32 *unmasked, i64 ro
     }
     if (threadIdx.x == 0) mean[0] = (float)(sums[0] / (double)max(*unmasked, 1));
 }
+
+#if __CUDA_ARCH__ >= 900
+constexpr int SLICE_THREADS = 512;
+constexpr float LOG2E = 1.4426950408889634f;
+
+// 2^x; 0 where that is no normal number.
+DEVICE float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// What exponentials are taken relative to: finite where all logits are -inf.
+DEVICE float scaled_peak(float most) { return fmaxf(most, -1e30f) * LOG2E; }
+
+DEVICE void cluster_barrier() {
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// The float2 at that place in the shared memory of another block of the cluster.
+DEVICE float2 of_block(const float2 *own, int rank) {
+    u32 at;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"((u32)__cvta_generic_to_shared(own)), "r"(rank));
+    float2 x;
+    asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at) : "memory");
+    return x;
+}
+
+// A row in slices of whole 16 bytes, one for each of C blocks. Threads see only what they fetched themselves.
+template <int C, typename Logit>
+DEVICE void slice_loss(const Logit *logits, elem *dlogits, float *losses, const i32 *targets, const i32 *unmasked,
+                       int vocab) {
+    constexpr int W = Vec<Logit>::N, STEP = SLICE_THREADS * W;
+    extern __shared__ float4 shared[];
+    __shared__ float2 of_slice;
+    Logit *cache = reinterpret_cast<Logit *>(shared);
+    // Last rows first: the product has just written them.
+    i64 row = (gridDim.x - 1 - blockIdx.x) / C;
+    int rank = blockIdx.x % C, slice = ceil_div(vocab / W, C) * W, first = rank * slice;
+    int count = max(min(slice, vocab - first), 0), target = targets[row], from = threadIdx.x * W;
+    logits += row * vocab + first;
+    if (dlogits) dlogits += row * vocab + first;
+    if (target < 0) {
+        if (rank == 0 && threadIdx.x == 0) losses[row] = 0;
+        float zero[W] = {};
+        for (int at = from; dlogits && at < count; at += STEP) store_many<W>(dlogits + at, zero);
+        return;
+    }
+    for (int at = from; at < count; at += STEP)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(cache + at)),
+                     "l"(logits + at)
+                     : "memory");
+    target -= first;
+    bool owner = target >= 0 && target < count;
+    float at_target = owner ? load(logits[target]) : 0.0f, most = Max::empty(), sum = 0.0f;
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    for (int at = from; at < count; at += STEP) {
+        float x[W];
+        load_many<W>(cache + at, x);
+#pragma unroll
+        for (int i = 0; i < W; i++) most = fmaxf(most, x[i]);
+    }
+    float peak = scaled_peak(most);
+    for (int at = from; at < count; at += STEP) {
+        float x[W];
+        load_many<W>(cache + at, x);
+#pragma unroll
+        for (int i = 0; i < W; i++) sum += exp2_fast(fmaf(x[i], LOG2E, -peak));
+    }
+    float highest = scaled_peak(block_max(most));
+    sum = block_sum(sum * exp2_fast(peak - highest));
+    if (threadIdx.x == 0) of_slice = make_float2(highest, sum);
+    cluster_barrier();
+    float2 parts[C];
+    peak = Max::empty(), sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < C; i++) parts[i] = of_block(&of_slice, i), peak = fmaxf(peak, parts[i].x);
+#pragma unroll
+    for (int i = 0; i < C; i++) sum = fmaf(parts[i].y, exp2_fast(parts[i].x - peak), sum);
+    if (owner && threadIdx.x == 0)
+        losses[row] = (float)(log((double)sum) + (double)peak * 0.69314718055994531 - (double)at_target);
+    if (dlogits) {
+        float weight = 1.0f / (float)max(*unmasked, 1), scale = weight / sum;
+        for (int at = from; at < count; at += STEP) {
+            float x[W];
+            load_many<W>(cache + at, x);
+#pragma unroll
+            for (int i = 0; i < W; i++) {
+                x[i] = scale * exp2_fast(fmaf(x[i], LOG2E, -peak)) - (at + i == target ? weight : 0.0f);
+            }
+            store_many<W>(dlogits + at, x);
+        }
+    }
+    cluster_barrier(); // no block ends while another reads what it left
+}
+
+#define CLUSTERS(C)                                                                                                    \
+    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(SLICE_THREADS, 3)                           \
+        cross_entropy_rows_##C(const float *logits, elem *dlogits, float *losses, const i32 *targets,                  \
+                               const i32 *unmasked, int vocab) {                                                       \
+        slice_loss<C>(logits, dlogits, losses, targets, unmasked, vocab);                                              \
+    }                                                                                                                  \
+    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(SLICE_THREADS, 3)                           \
+        cross_entropy_in_place_##C(const elem *logits, elem *dlogits, float *losses, const i32 *targets,               \
+                                   const i32 *unmasked, int vocab) {                                                   \
+        slice_loss<C>(logits, dlogits, losses, targets, unmasked, vocab);                                              \
+    }
+CLUSTERS(2)
+CLUSTERS(4)
+CLUSTERS(8)
+#endif

@@ -216,7 +216,7 @@ mod cuda {
 
     use super::Rows;
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::launch::{blocks, flag, int, lane_of_four, long, ptr};
+    use crate::ops::launch::{blocks, flag, int, lane, lane_of_four, long, ptr};
     use crate::tokens::{OnGpu, Tokens};
     use crate::{DType, Error, Result, Tensor};
 
@@ -226,6 +226,10 @@ mod cuda {
     /// Shared memory that the kernel has besides the beginning of a row.
     const RESERVED: usize = 1 << 10;
 
+    /// Threads of a block that has a slice of a row, and most bytes of that: three blocks share a multiprocessor.
+    const SLICE_THREADS: u32 = 512;
+    const SLICE_BYTES: usize = 76_032;
+
     pub(super) fn rows(gpu: &Gpu, rows: &Rows, logits: &Tensor, dlogits: Option<&Tensor>) -> Result<()> {
         let (count, vocab) = (logits.rows(), logits.cols());
         let targets = on_gpu(rows.targets)?;
@@ -233,22 +237,35 @@ mod cuda {
         let kernel = if elem == logits.dtype() { "cross_entropy_in_place" } else { "cross_entropy_rows" };
         let mut spans = vec![(logits, 0)];
         spans.extend(dlogits.map(|dlogits| (dlogits, 0)));
-        let lane = lane_of_four(vocab, &spans);
-        let room = (gpu.shared_memory_per_block() - RESERVED) / 16 * 4;
-        let cached = if dlogits.is_some() { vocab.min(room) } else { 0 };
-        let threads = vocab.div_ceil(4).next_multiple_of(32).min(1024);
-        let args = [
+        let mut args = vec![
             ptr(logits),
             dlogits.map_or(Arg::Ptr(0), ptr),
             ptr(&rows.losses),
             Arg::Ptr(targets.ids() + 4 * rows.first as u64),
             Arg::Ptr(targets.unmasked()),
             int(vocab),
-            int(cached),
-            flag(lane > 1),
         ];
+        let whole = lane(logits.dtype(), vocab, &spans);
+        if let Some(blocks_of_row) = cluster(gpu, vocab * logits.dtype().size()).filter(|_| whole > 1) {
+            let shared = (vocab / whole).div_ceil(blocks_of_row) * 16;
+            let grid = [blocks(count * blocks_of_row, 1), 1, 1];
+            let kernel = format!("{kernel}_{blocks_of_row}");
+            return gpu.launch(&SOURCE, elem, &kernel, grid, [SLICE_THREADS, 1, 1], shared, &args);
+        }
+        let lane = lane_of_four(vocab, &spans);
+        let room = (gpu.shared_memory_per_block() - RESERVED) / 16 * 4;
+        let cached = if dlogits.is_some() { vocab.min(room) } else { 0 };
+        let threads = vocab.div_ceil(4).next_multiple_of(32).min(1024);
+        args.extend([int(cached), flag(lane > 1)]);
         let grid = [blocks(count, 1), 1, 1];
         gpu.launch(&SOURCE, elem, kernel, grid, [threads as u32, 1, 1], 4 * cached, &args)
+    }
+
+    /// Blocks of a cluster that hold a row of so many bytes between them, where clusters are to be had: none for a row
+    /// that one block could hold.
+    fn cluster(gpu: &Gpu, bytes: usize) -> Option<usize> {
+        let count = bytes.div_ceil(SLICE_BYTES).next_power_of_two();
+        (gpu.compute_capability().0 >= 9 && (2..=8).contains(&count)).then_some(count)
     }
 
     pub(super) fn mean(gpu: &Gpu, mean: &Tensor, losses: &Tensor, targets: &Tokens) -> Result<()> {
