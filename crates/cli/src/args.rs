@@ -43,6 +43,12 @@ pub struct RecipeArgs {
     /// Stop with a checkpoint after so many hours
     #[arg(long, value_name = "HOURS", help_heading = "Run")]
     max_hours: Option<String>,
+    /// Stop with a checkpoint when the run has cost so many dollars, at --price
+    #[arg(long, value_name = "USD", help_heading = "Run")]
+    max_cost: Option<String>,
+    /// Price of the machine in dollars an hour
+    #[arg(long, value_name = "USD", help_heading = "Run")]
+    price: Option<String>,
     /// Name of the run's folder; unset, one is made up
     #[arg(long, value_name = "NAME", help_heading = "Run")]
     name: Option<String>,
@@ -202,6 +208,8 @@ impl RecipeArgs {
             ("train.save_steps", "--save-steps", &self.save_steps),
             ("train.checkpoint_steps", "--checkpoint-steps", &self.checkpoint_steps),
             ("train.max_hours", "--max-hours", &self.max_hours),
+            ("train.max_cost", "--max-cost", &self.max_cost),
+            ("run.usd_per_hour", "--price", &self.price),
             ("run.name", "--name", &self.name),
             ("train.seed", "--seed", &self.seed),
             ("run.results", "--results", &self.results),

@@ -2,7 +2,7 @@
 
 use data::{Language, Plan, Source};
 use report::format;
-use train::memory;
+use train::Room;
 use train::recipe::{Origin, Recipe, Resolved, fingerprint, published};
 
 use crate::machine::Found;
@@ -25,9 +25,9 @@ pub fn show(resolved: &Resolved, machine: &Found) -> anyhow::Result<()> {
     let model =
         format!("{}: {parameters} parameters in {} layers", recipe.model.label(), config.num_layers());
     let step = resolved.step(machine.place.device.is_cuda())?;
-    let estimate = memory::estimate(&config, &step);
     let free = machine.place.free;
-    let mut rows = vec![["model", &model].map(String::from), ["memory".into(), format_memory(&estimate)]];
+    let room = resolved.room(&config, machine.place.device.is_cuda(), free)?;
+    let mut rows = vec![["model", &model].map(String::from), ["memory".into(), format_memory(&room)]];
     let free_text = free.map_or(String::new(), |free| format!(", {} free", format::bytes(free)));
     rows.push(["device".into(), format!("{}{free_text}", machine.place.name)]);
     rows.extend(data_rows(recipe, &plan));
@@ -35,7 +35,7 @@ pub fn show(resolved: &Resolved, machine: &Found) -> anyhow::Result<()> {
     let all = tokens * recipe.train.steps;
     rows.push(["tokens".into(), format!("{} a step, {} in all", format::count(tokens), format::count(all))]);
     rows.push(["recipe".into(), format!("blake3 {}", fingerprint(&recipe.freeze()))]);
-    if free.is_some_and(|free| estimate.total() > free) {
+    if free.is_some_and(|free| room.total() > free) {
         rows.push([
             "note".into(),
             "the estimate is more than what is free: take a smaller batch or model".into(),
@@ -45,22 +45,25 @@ pub fn show(resolved: &Resolved, machine: &Found) -> anyhow::Result<()> {
         .filter(|value| *resolved.origin(value.key) == Origin::Published)
         .map(|value| ["published".into(), format!("{} = {}: {}", value.key, value.value, value.why)]);
     rows.extend(in_force);
+    rows.extend(room.note.map(|note| ["note".into(), note]));
     rows.extend(resolved.notes.iter().map(|note| ["note".into(), note.clone()]));
     let end = "dry run: nothing was started, nothing was written";
     Ok(print(&format!("{}\n\n{}\n\n{end}", columns(&table), columns(&rows)))?)
 }
 
-fn format_memory(estimate: &memory::Estimate) -> String {
-    let parts = [
+fn format_memory(room: &Room) -> String {
+    let estimate = &room.estimate;
+    let mut parts = vec![
         ("weights", estimate.weights),
         ("gradients", estimate.gradients),
         ("optimizer", estimate.optimizer),
         ("activations", estimate.activations),
         ("workspace", estimate.workspace),
     ];
+    parts.extend((room.copy > 0).then_some(("checkpoint copy", room.copy)));
     let parts: Vec<String> =
         parts.iter().map(|(name, bytes)| format!("{name} {}", format::bytes(*bytes))).collect();
-    format!("about {}: {}", format::bytes(estimate.total()), parts.join(", "))
+    format!("about {}: {}", format::bytes(room.total()), parts.join(", "))
 }
 
 fn data_rows(recipe: &Recipe, plan: &Plan) -> Vec<[String; 2]> {

@@ -15,7 +15,7 @@ Exit codes:
   4  the model or the recipe does not fit
   5  a device or library is missing, or out of memory
   6  the training diverged
-  7  stopped at a limit of the recipe (train.max_hours); muon resume goes on
+  7  stopped at a limit of the recipe (train.max_hours, train.max_cost); muon resume goes on with a higher one
 130  stopped by SIGINT (Ctrl-C), saved unless it came twice
 143  stopped by SIGTERM, the same";
 
@@ -127,6 +127,7 @@ fn of_train(error: &train::Error) -> u8 {
     match error {
         train::Error::Diverged { .. } => DIVERGED,
         train::Error::Stopped { why, .. } => crate::resume_verb::stopped(*why),
+        train::Error::Spent { .. } => LIMIT,
         train::Error::Changed(_) | train::Error::Shorter { .. } => FIT,
         train::Error::TooFewRows { .. }
         | train::Error::NoCheckpoint { .. }

@@ -1,6 +1,9 @@
 //! `muon resume`: goes on with a run from its newest checkpoint.
 
+use std::time::Instant;
+
 use clap::Args;
+use report::format;
 use runs::State;
 use tensor::Device;
 use train::recipe::{self, Sources};
@@ -27,16 +30,27 @@ pub struct ResumeArgs {
     /// cpu, cuda or cuda:N, of the kind that the run began on
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// Stop with a checkpoint after so many hours
+    /// Stop with a checkpoint after so many hours of work on the run, those before among them
     #[arg(long, value_name = "HOURS")]
     max_hours: Option<String>,
+    /// Stop with a checkpoint when the run has cost so many dollars
+    #[arg(long, value_name = "USD")]
+    max_cost: Option<String>,
+    /// Price of the machine in dollars an hour; unset, as before
+    #[arg(long, value_name = "USD")]
+    price: Option<String>,
     /// Set a recipe key that changes no weight, such as `train.eval_steps=50`; may be given many times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
+/// The key of the machine's price, which a frozen recipe does not have, and its variable.
+const PRICE: &str = "run.usd_per_hour";
+const PRICE_VARIABLE: &str = "MUON_RUN__USD_PER_HOUR";
+
 /// Checks that the run is what it was, then goes on with it.
 pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
+    let begin = Instant::now();
     let store = args.store.store();
     let (run, killed) = store.resume(&args.run)?;
     let name = run.metadata.name.clone();
@@ -58,12 +72,23 @@ pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     flags.extend(args.extend_steps.map(|_| setting("train.steps", &steps.to_string(), "--extend-steps")));
     flags.extend(args.device.as_deref().map(|device| setting("train.device", device, "--device")));
     flags.extend(args.max_hours.as_deref().map(|hours| setting("train.max_hours", hours, "--max-hours")));
+    flags.extend(args.max_cost.as_deref().map(|usd| setting("train.max_cost", usd, "--max-cost")));
+    let environment = environment()?;
+    let told = |key: &str| args.set.iter().any(|pair| pair.starts_with(key));
+    let price = run.metadata.usd_per_hour.filter(|_| {
+        let variable = |name: &str| name.eq_ignore_ascii_case(PRICE_VARIABLE);
+        !told(PRICE) && !environment.iter().any(|(name, _)| variable(name))
+    });
+    match (&args.price, price) {
+        (Some(usd), _) => flags.push(setting(PRICE, usd, "--price")),
+        (None, Some(usd)) => flags.push(setting(PRICE, &usd.to_string(), "metadata.json")),
+        (None, None) => {}
+    }
     for pair in &args.set {
         let (key, value) = key_value(pair)?;
         flags.push(setting(key, value, &format!("--set {key}")));
     }
     let file = run.dir().join("recipe.toml");
-    let environment = environment()?;
     let sources = Sources { published: false, file: Some(&file), environment: &environment, flags: &flags };
     let mut resolved = recipe::resolve(&sources)?;
     let device = Device::parse(&resolved.recipe.train.device)?;
@@ -78,7 +103,14 @@ pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
         note(&format!("note: from here on the rates follow the schedule of {steps} steps"));
     }
     let prepared = train::prepare_from(&point, steps, &resolved, &machine.place, &Reading::default())?;
-    note(&format!("going on after step {} of {steps}", point.state.step));
+    if let Some(text) = &prepared.room().note {
+        note(&format!("note: {text}"));
+    }
+    let seconds = format::duration(begin.elapsed().as_secs_f64());
+    note(&format!(
+        "going on after step {} of {steps}; weights and state are back after {seconds}",
+        point.state.step
+    ));
     let mut live = Live::new(steps, point.state.step);
     close(&train::resume(prepared, &resolved, run, &point, &mut live)?)
 }
@@ -87,6 +119,6 @@ pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
 pub fn stopped(why: Why) -> u8 {
     match why {
         Why::Signal(number) => 128 + number as u8,
-        Why::Hours(_) => crate::error::LIMIT,
+        Why::Hours(_) | Why::Cost(_) => crate::error::LIMIT,
     }
 }

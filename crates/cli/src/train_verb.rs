@@ -1,6 +1,6 @@
 //! `muon train` and the verbs that are other names for it.
 
-use runs::{Row, Run};
+use runs::{Row, Run, Spike};
 use tensor::Device;
 use train::{Observer, Saved};
 
@@ -27,6 +27,9 @@ pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
         note(&format!("note: {text}"));
     }
     let prepared = train::prepare(&resolved, &machine.place, &Reading::default())?;
+    if let Some(text) = &prepared.room().note {
+        note(&format!("note: {text}"));
+    }
     let command = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut live = Live::new(resolved.recipe.train.steps, 0);
     close(&train::run(prepared, &resolved, command, &mut live)?)
@@ -84,14 +87,24 @@ impl Observer for Live {
         self.steps.line(&format!("WARNING: step {step} skipped, the {in_row}. in a row: {what}"));
     }
 
+    fn spike(&mut self, spike: &Spike) {
+        let [loss, median] = [spike.loss, spike.median].map(report::format::loss);
+        let text = format!(
+            "WARNING: step {}: the loss of {loss} stands out from {median}, the median before it",
+            spike.step
+        );
+        self.steps.line(&text);
+    }
+
     fn saved(&mut self, saved: &Saved) {
-        let size = report::format::bytes(saved.bytes);
-        self.steps.line(&format!(
-            "step {}: checkpoint of {size}; training stood still for {:.0} ms, on disk after {:.1} s",
-            saved.step,
-            1e3 * saved.stall,
-            saved.seconds
-        ));
+        let what = saved.checkpoint.map_or_else(
+            || "model saved".to_owned(),
+            |bytes| format!("checkpoint of {}", report::format::bytes(bytes)),
+        );
+        let [stall, seconds] = [saved.stall, saved.seconds].map(report::format::duration);
+        let text =
+            format!("step {}: {what}; training stood still for {stall}, on disk after {seconds}", saved.step);
+        self.steps.line(&text);
     }
 
     fn stop(&mut self) -> Option<i32> {

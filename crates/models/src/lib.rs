@@ -26,6 +26,6 @@ pub use config::{Config, GraniteConfig, LayerKind, Mamba2Config, Qwen2Config, To
 pub use error::{Error, Result};
 pub use model::Model;
 pub use params::{EMBEDDING, HEAD, count, parameters};
-pub use save::save;
+pub use save::{save, save_tensors};
 pub use tensor::DType;
 pub use weights::{Weights, widen};

@@ -1,4 +1,5 @@
-//! Writing a model in the Hugging Face layout: `config.json` and `model.safetensors`, as transformers reads.
+//! Writing a model in the Hugging Face layout: `config.json` and `model.safetensors`, as transformers reads; and tensors
+//! of other names.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -7,7 +8,6 @@ use std::path::{Path, PathBuf};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};
 use tensor::DType;
-use tensor::params::ParamSpec;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -21,25 +21,12 @@ pub fn save(
     dir: &Path,
     config: &Config,
     dtype: DType,
-    mut weight: impl FnMut(usize) -> Result<Vec<f32>>,
+    weight: impl FnMut(usize) -> Result<Vec<f32>>,
 ) -> Result<()> {
     fs::create_dir_all(dir).map_err(|error| Error::io(dir, &error))?;
     let specs = parameters(config);
-    let weights = Replacement::write(&dir.join("model.safetensors"), |out| {
-        out.put(&header(&specs, dtype))?;
-        for (i, spec) in specs.iter().enumerate() {
-            let values = weight(i)?;
-            if values.len() != spec.numel() {
-                let reason =
-                    format!("tensor `{}` {:?} was given {} values", spec.name, spec.shape, values.len());
-                return Err(Error::weights(dir, reason));
-            }
-            for part in values.chunks(1 << 16) {
-                out.put(&encode(part, dtype))?;
-            }
-        }
-        Ok(())
-    })?;
+    let tensors: Vec<_> = specs.iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())).collect();
+    let weights = tensors_into(&dir.join("model.safetensors"), &tensors, dtype, weight)?;
     let mut json = config.to_json();
     json["dtype"] = match dtype {
         DType::F32 => "float32",
@@ -53,8 +40,39 @@ pub fn save(
     config.commit()
 }
 
+/// Writes tensors, given by name and shape, in f32 into the safetensors file `path`; `values(i)` as in [`save`].
+pub fn save_tensors(
+    path: &Path,
+    tensors: &[(&str, &[usize])],
+    values: impl FnMut(usize) -> Result<Vec<f32>>,
+) -> Result<()> {
+    tensors_into(path, tensors, DType::F32, values)?.commit()
+}
+
+fn tensors_into(
+    path: &Path,
+    tensors: &[(&str, &[usize])],
+    dtype: DType,
+    mut values: impl FnMut(usize) -> Result<Vec<f32>>,
+) -> Result<Replacement> {
+    Replacement::write(path, |out| {
+        out.put(&header(tensors, dtype))?;
+        for (i, (name, shape)) in tensors.iter().enumerate() {
+            let values = values(i)?;
+            if values.len() != shape.iter().product::<usize>() {
+                let reason = format!("tensor `{name}` {shape:?} was given {} values", values.len());
+                return Err(Error::weights(path, reason));
+            }
+            for part in values.chunks(1 << 16) {
+                out.put(&encode(part, dtype))?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// The header of a safetensors file: its length in 8 little-endian bytes, JSON padded to a multiple of 8.
-fn header(specs: &[ParamSpec], dtype: DType) -> Vec<u8> {
+fn header(tensors: &[(&str, &[usize])], dtype: DType) -> Vec<u8> {
     let name = match dtype {
         DType::F32 => "F32",
         DType::BF16 => "BF16",
@@ -62,12 +80,10 @@ fn header(specs: &[ParamSpec], dtype: DType) -> Vec<u8> {
     };
     let mut map = Map::from_iter([("__metadata__".into(), json!({"format": "pt"}))]);
     let mut start = 0;
-    for spec in specs {
-        let end = start + spec.numel() * dtype.size();
-        map.insert(
-            spec.name.clone(),
-            json!({"dtype": name, "shape": spec.shape, "data_offsets": [start, end]}),
-        );
+    for (tensor, shape) in tensors {
+        let end = start + shape.iter().product::<usize>() * dtype.size();
+        let entry = json!({"dtype": name, "shape": shape, "data_offsets": [start, end]});
+        map.insert((*tensor).to_owned(), entry);
         start = end;
     }
     let mut text = Value::Object(map).to_string().into_bytes();

@@ -1,7 +1,7 @@
 //! The closing table of a run.
 
 use comfy_table::{CellAlignment, Table, presets};
-use runs::{LossSummary, Metrics, RunInfo, State};
+use runs::{LossSummary, Metrics, RunInfo, Saves, State};
 
 use crate::{diagnostics, format};
 
@@ -115,12 +115,31 @@ fn facts_of(run: &RunInfo, metrics: &Metrics) -> Vec<(&'static str, String)> {
     if let Some(memory) = metadata.peak_memory_bytes {
         facts.push(("peak memory", format::bytes(memory)));
     }
+    facts.extend(saves(&metadata.saves));
+    if let Some(last) = metadata.spikes.last() {
+        let [loss, median] = [last.loss, last.median].map(format::loss);
+        let text = format!(
+            "{}, the last at step {}: {loss} after a median of {median}",
+            metadata.loss_spikes, last.step
+        );
+        facts.push(("loss spikes", text));
+    }
     facts.extend(diagnostics::summary(metrics, setup.precision == "bf16"));
     if let (Some(rate), Some(usd)) = (metadata.usd_per_hour, metadata.usd) {
         facts.push(("cost", format!("{} at {} an hour", format::dollars(usd), format::dollars(rate))));
     }
     facts.push(("folder", run.dir.display().to_string()));
     facts
+}
+
+fn saves(saves: &Saves) -> Option<(&'static str, String)> {
+    let [most, all, disk] =
+        [saves.longest_stall_seconds, saves.stall_seconds, saves.longest_write_seconds].map(format::duration);
+    let (count, size) = (format::count(saves.checkpoints), format::bytes(saves.bytes));
+    let text = format!(
+        "{count} of {size}; training stood still for {most} at most, {all} in all; on disk after {disk} at most"
+    );
+    (saves.checkpoints > 0).then_some(("checkpoints", text))
 }
 
 pub(crate) fn table(charset: Charset) -> Table {

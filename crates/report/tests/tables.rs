@@ -29,6 +29,7 @@ fn run(name: &str, floor: Option<f64>) -> RunInfo {
             ..Row::default()
         });
     }
+    metadata.spend(52.5);
     metadata.finish(State::Finished, "2026-11-22T05:44:52.5Z".parse().unwrap());
     RunInfo { dir: format!("results/{name}").into(), metadata }
 }

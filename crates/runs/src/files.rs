@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::aside::{self, Aside, Use};
 use crate::{Error, Metrics, Result, RunInfo, Store};
 
 /// One file of a run.
@@ -61,13 +62,11 @@ impl Store {
     ///
     /// Whether a process still writes the run is for the caller to ask: [`RunInfo::writer`].
     pub fn remove(&self, run: &RunInfo) -> Result<()> {
-        let hidden = tempfile::Builder::new()
-            .prefix(".removed-")
-            .tempdir_in(self.root())
-            .map_err(Error::io(&run.dir, "remove it"))?;
-        let aside = hidden.path().join(run.dir.file_name().unwrap_or_default());
-        fs::rename(&run.dir, &aside).map_err(Error::io(&run.dir, "remove it"))?;
-        let path = hidden.keep();
-        fs::remove_dir_all(&path).map_err(Error::io(Path::new(&path), "remove what is left of the run"))
+        aside::sweep(self.root());
+        let hidden = Aside::make(self.root(), Use::Removed).map_err(Error::io(&run.dir, "remove it"))?;
+        let place = hidden.path().join(run.dir.file_name().unwrap_or_default());
+        fs::rename(&run.dir, &place).map_err(Error::io(&run.dir, "remove it"))?;
+        let path = hidden.path().to_owned();
+        hidden.close().map_err(Error::io(&path, "remove what is left of the run"))
     }
 }

@@ -43,6 +43,7 @@
 //! # }
 //! ```
 
+mod aside;
 mod atomic;
 mod checkpoint;
 mod error;
@@ -63,8 +64,8 @@ pub use files::{RunFile, total_bytes};
 pub use git::Git;
 pub use jiff::Timestamp;
 pub use lock::Holder;
-pub use metadata::{LossSummary, Metadata, SCHEMA, Setup, State};
+pub use metadata::{LossSummary, Metadata, SCHEMA, SPIKES_KEPT, Saves, Setup, Spike, State};
 pub use metrics::{COLUMNS, Metrics, MetricsTail, MetricsWriter, Row, Torn};
-pub use run::Run;
+pub use run::{Record, Run};
 pub use store::{Listing, NewRun, RunInfo, Store};
 pub use writer::Writer;

@@ -10,6 +10,9 @@ use crate::{Error, Git, Result, Row, atomic};
 /// The version of the file's layout. It grows when a reader of the old layout would misread the new one.
 pub const SCHEMA: u32 = 1;
 
+/// So many spikes are listed.
+pub const SPIKES_KEPT: usize = 20;
+
 pub(crate) const FILE: &str = "metadata.json";
 
 /// Everything about one run that is not a series. Losses are in nats per token; a loss that is not finite is written as `null`.
@@ -41,6 +44,15 @@ pub struct Metadata {
     /// The steps after which the run was resumed, in order.
     #[serde(default)]
     pub resumed: Vec<u64>,
+    /// Steps whose loss stood out upwards from those before it.
+    #[serde(default)]
+    pub loss_spikes: u64,
+    /// The latest of them, at most [`SPIKES_KEPT`].
+    #[serde(default)]
+    pub spikes: Vec<Spike>,
+    /// What saving has cost.
+    #[serde(default)]
+    pub saves: Saves,
     /// Loss on the training batches.
     pub train_loss: LossSummary,
     /// Loss on the validation split.
@@ -49,7 +61,7 @@ pub struct Metadata {
     pub started: Timestamp,
     /// When it ended; `null` while it runs, or after a kill.
     pub finished: Option<Timestamp>,
-    /// Seconds from start to end, all included.
+    /// Seconds that processes have worked on it until now, all included, and not those between two of them.
     pub wall_seconds: Option<f64>,
     /// Seconds spent in training steps alone: without set-up, evaluation and saving.
     pub step_seconds: f64,
@@ -61,6 +73,32 @@ pub struct Metadata {
     pub usd_per_hour: Option<f64>,
     /// `usd_per_hour` times the wall time.
     pub usd: Option<f64>,
+}
+
+/// A loss that stood out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spike {
+    /// The step.
+    pub step: u64,
+    /// Its loss.
+    pub loss: f64,
+    /// The median of the losses before it.
+    pub median: f64,
+}
+
+/// What saving has cost the run so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Saves {
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Bytes of the last one.
+    pub bytes: u64,
+    /// Seconds that training stood still for saving in all; the waits at its end are not among them.
+    pub stall_seconds: f64,
+    /// The most of it at once.
+    pub longest_stall_seconds: f64,
+    /// The most seconds from there until all was safe on disk.
+    pub longest_write_seconds: f64,
 }
 
 /// What is fixed before the first step.
@@ -152,6 +190,9 @@ impl Metadata {
             tokens: 0,
             skipped_steps: 0,
             resumed: Vec::new(),
+            loss_spikes: 0,
+            spikes: Vec::new(),
+            saves: Saves::default(),
             train_loss: LossSummary::default(),
             validation_loss: LossSummary::default(),
             started,
@@ -178,23 +219,52 @@ impl Metadata {
         self.tokens_per_s = (self.step_seconds > 0.0).then(|| self.tokens as f64 / self.step_seconds);
     }
 
-    /// Makes it tell of these rows alone: a run that goes on after them.
+    /// Takes in what one save has cost: bytes where it was a checkpoint, seconds that training stood still, and seconds from
+    /// there until it was safe on disk.
+    pub fn saved(&mut self, checkpoint: Option<u64>, stall: f64, write: f64) {
+        let saves = &mut self.saves;
+        saves.checkpoints += u64::from(checkpoint.is_some());
+        saves.bytes = checkpoint.unwrap_or(saves.bytes);
+        saves.stall_seconds += stall;
+        saves.longest_stall_seconds = saves.longest_stall_seconds.max(stall);
+        saves.longest_write_seconds = saves.longest_write_seconds.max(write);
+    }
+
+    /// Takes in a spike.
+    pub fn spiked(&mut self, spike: Spike) {
+        self.loss_spikes += 1;
+        self.spikes.push(spike);
+        let spare = self.spikes.len().saturating_sub(SPIKES_KEPT);
+        self.spikes.drain(..spare);
+    }
+
+    /// Processes have worked on it for so many seconds: the time, and its price.
+    pub fn spend(&mut self, seconds: f64) {
+        self.wall_seconds = Some(seconds);
+        self.usd = self.usd_per_hour.map(|rate| rate * seconds / 3600.0);
+    }
+
+    /// Seconds that are known to have been worked on it: those on record, and of a killed run those of the steps that came
+    /// after they were written.
+    pub fn spent(&self, rows: &[Row]) -> f64 {
+        let late = rows.iter().filter(|row| self.state == State::Running && row.step > self.steps_done);
+        self.wall_seconds.unwrap_or(0.0) + late.map(|row| row.step_ms / 1e3).sum::<f64>()
+    }
+
+    /// Makes it tell of these rows alone: a run that goes on after them. Time and money that were spent stay spent.
     pub(crate) fn rewind(&mut self, rows: &[Row]) {
         self.state = State::Running;
-        (self.finished, self.wall_seconds, self.usd) = (None, None, None);
+        self.finished = None;
         (self.steps_done, self.tokens, self.skipped_steps) = (0, 0, 0);
         (self.train_loss, self.validation_loss) = <(LossSummary, LossSummary)>::default();
         (self.step_seconds, self.tokens_per_s) = (0.0, None);
         rows.iter().for_each(|row| self.record(row));
     }
 
-    /// Ends the run at `now`: state, times and cost.
+    /// Ends the run at `now`, or at its start where the clock was set back since.
     pub fn finish(&mut self, state: State, now: Timestamp) {
-        let seconds = (now.duration_since(self.started)).as_secs_f64().max(0.0);
         self.state = state;
-        self.finished = Some(now);
-        self.wall_seconds = Some(seconds);
-        self.usd = self.usd_per_hour.map(|rate| rate * seconds / 3600.0);
+        self.finished = Some(now.max(self.started));
     }
 
     /// Reads `metadata.json` of a run folder.
@@ -251,10 +321,45 @@ mod tests {
                 Row { step, tokens: 1000 * step, loss: 5.0, step_ms: 500.0, val_loss, ..Row::default() };
             metadata.record(&row);
         }
+        metadata.spend(1800.5);
         metadata.finish(State::Finished, "2026-11-22T06:14:00.5Z".parse().unwrap());
         assert_eq!((metadata.steps_done, metadata.tokens, metadata.tokens_per_s), (4, 4000, Some(2000.0)));
         assert_eq!(metadata.validation_loss.best_step, Some(2));
         assert_eq!(metadata.wall_seconds, Some(1800.5));
         assert!((metadata.usd.unwrap() - 1.500_416_666).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_ends_no_run_before_its_start() {
+        let mut metadata = Metadata::new(vec![], Setup::default(), "2026-11-22T05:44:00Z".parse().unwrap());
+        metadata.spend(7.0);
+        metadata.finish(State::Finished, "1999-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!((metadata.finished, metadata.wall_seconds), (Some(metadata.started), Some(7.0)));
+    }
+
+    #[test]
+    fn time_is_that_of_processes_and_survives_a_kill_and_a_rewind() {
+        let mut metadata = Metadata::new(vec![], Setup::default(), "2026-11-22T05:44:00Z".parse().unwrap());
+        metadata.usd_per_hour = Some(3600.0);
+        let row = |step| Row { step, step_ms: 500.0, ..Row::default() };
+        (1..=2).for_each(|step| metadata.record(&row(step)));
+        metadata.spend(10.0);
+        // Killed after step 4: the record is that of step 2.
+        let rows: Vec<Row> = (1..=4).map(row).collect();
+        assert!((metadata.spent(&rows) - 11.0).abs() < 1e-9);
+        metadata.rewind(&rows[..1]);
+        assert_eq!((metadata.steps_done, metadata.wall_seconds, metadata.usd), (1, Some(10.0), Some(10.0)));
+        metadata.finish(State::Stopped { reason: String::new() }, metadata.started);
+        assert!((metadata.spent(&rows) - 10.0).abs() < 1e-9, "the last process wrote down all its time");
+    }
+
+    #[test]
+    fn the_latest_spikes_are_listed_and_all_are_counted() {
+        let mut metadata = Metadata::new(vec![], Setup::default(), "2026-11-22T05:44:00Z".parse().unwrap());
+        (1..=25).for_each(|step| metadata.spiked(Spike { step, loss: 9.0, median: 3.0 }));
+        assert_eq!(
+            (metadata.loss_spikes, metadata.spikes.len(), metadata.spikes[0].step),
+            (25, SPIKES_KEPT, 6)
+        );
     }
 }

@@ -33,8 +33,7 @@ pub(crate) fn check(name: &str) -> Result<()> {
 /// A readable name: `prefix-20261122-0544-quiet-otter`. Time is UTC; the words follow from `now`, the process and the
 /// number of names tried before. Characters of the prefix that no name may have become `-`.
 pub(crate) fn auto(prefix: &str, now: Timestamp, attempt: u32) -> String {
-    let clean: String = prefix.chars().take(MAX_PREFIX).map(|c| if allowed(c) { c } else { '-' }).collect();
-    let clean = clean.trim_matches(['.', '-']);
+    let clean = cleaned(prefix);
     let seed = format!("{} {} {attempt}", now.as_nanosecond(), std::process::id());
     let hash = blake3::hash(seed.as_bytes());
     let [first, second, ..] = hash.as_bytes();
@@ -43,6 +42,12 @@ pub(crate) fn auto(prefix: &str, now: Timestamp, attempt: u32) -> String {
     let stamp = now.strftime("%Y%m%d-%H%M");
     let dash = if clean.is_empty() { "" } else { "-" };
     format!("{clean}{dash}{stamp}-{adjective}-{animal}")
+}
+
+/// The beginning of a text, fit for a name.
+pub(crate) fn cleaned(text: &str) -> String {
+    let clean: String = text.chars().take(MAX_PREFIX).map(|c| if allowed(c) { c } else { '-' }).collect();
+    clean.trim_matches(['.', '-']).to_owned()
 }
 
 fn allowed(c: char) -> bool {

@@ -19,6 +19,17 @@ pub struct Run {
     _lock: Lock,
 }
 
+/// The metadata of one moment of a [`Run`] that goes on.
+#[derive(Debug)]
+pub struct Record(RunInfo);
+
+impl Record {
+    /// Replaces `metadata.json` by them. They must be written before newer ones are.
+    pub fn write(&self) -> Result<()> {
+        self.0.metadata.write(&self.0.dir)
+    }
+}
+
 impl Run {
     pub(crate) fn new(dir: PathBuf, metadata: Metadata, lock: Lock) -> Self {
         Self { dir, metadata, _lock: lock }
@@ -37,6 +48,11 @@ impl Run {
     /// Replaces `metadata.json` by [`Run::metadata`].
     pub fn write_metadata(&self) -> Result<()> {
         self.metadata.write(&self.dir)
+    }
+
+    /// The metadata of this moment, for another thread to put on disk.
+    pub fn record(&self) -> Record {
+        Record(self.info())
     }
 
     /// Begins `metrics.csv` with columns for these diagnostics; refused if the run has one.

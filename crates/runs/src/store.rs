@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::aside::{self, Aside, Use};
 use crate::lock::{Holder, Lock};
 use crate::{Error, Metadata, Metrics, Result, Run, atomic, metrics, name, run};
 
@@ -72,6 +73,7 @@ impl Store {
             }
             _ => {}
         }
+        aside::sweep(&self.root);
         metadata.recipe_hash = blake3::hash(recipe.as_bytes()).to_hex().to_string();
         let mut attempt = 0;
         loop {
@@ -121,6 +123,7 @@ impl Store {
         let metadata = read(dir.clone())?.metadata;
         let run = Run::new(dir, metadata, lock);
         run.sweep()?;
+        aside::sweep(&self.root);
         Ok((run, killed))
     }
 
@@ -132,10 +135,7 @@ impl Store {
             return Err(Error::Taken(dir));
         }
         let doing = "make the run folder";
-        let hidden = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempdir_in(&self.root)
-            .map_err(Error::io(&dir, doing))?;
+        let hidden = Aside::make(&self.root, Use::New).map_err(Error::io(&dir, doing))?;
         let draft = hidden.path().join(&metadata.name);
         fs::create_dir(&draft).map_err(Error::io(&dir, doing))?;
         atomic::write(&draft, run::RECIPE, recipe.as_bytes())?;

@@ -283,7 +283,8 @@ impl Params {
         self.layer_grads.clone().filter(|_| !written)
     }
 
-    fn record(&self, i: usize) -> Tensor {
+    /// Weight of record of parameter `i`, where it lies.
+    pub fn record(&self, i: usize) -> Tensor {
         let bank = self.banks.iter().find(|b| b.members.contains(&i)).expect("every weight is in a bank");
         let slot = bank.members.iter().position(|&m| m == i).expect("found above");
         bank.weight.slot(slot)

@@ -30,6 +30,16 @@ pub enum Error {
         /// By what.
         why: Why,
     },
+    /// A run whose limit is used up before it goes on.
+    #[error("the run has reached {why} already ({}); raise it, or set it to 0 for none", spent(*seconds, *usd))]
+    Spent {
+        /// The limit.
+        why: Why,
+        /// Seconds of work on it.
+        seconds: f64,
+        /// Dollars that they cost, where the price is known.
+        usd: Option<f64>,
+    },
     /// A run without a checkpoint that can be trusted.
     #[error("{}: no checkpoint to go on from{}", run.display(), refused.as_ref().map_or(String::new(), |why| format!("; {why}")))]
     NoCheckpoint {
@@ -109,6 +119,8 @@ pub enum Why {
     Signal(i32),
     /// The limit of `train.max_hours`.
     Hours(f64),
+    /// The limit of `train.max_cost`.
+    Cost(f64),
 }
 
 impl fmt::Display for Why {
@@ -118,8 +130,14 @@ impl fmt::Display for Why {
             Why::Signal(15) => f.write_str("SIGTERM"),
             Why::Signal(number) => write!(f, "signal {number}"),
             Why::Hours(hours) => write!(f, "train.max_hours = {hours}"),
+            Why::Cost(usd) => write!(f, "train.max_cost = {usd}"),
         }
     }
+}
+
+fn spent(seconds: f64, usd: Option<f64>) -> String {
+    let cost = usd.map_or(String::new(), |usd| format!(", ${usd:.2}"));
+    format!("{:.3} hours{cost}", seconds / 3600.0)
 }
 
 fn in_row(skipped: u64) -> String {

@@ -11,12 +11,17 @@ mod error;
 pub mod flops;
 pub mod memory;
 pub mod recipe;
+mod room;
 mod run;
 pub mod schedule;
+mod snapshot;
+mod spikes;
 mod steps;
 mod trainer;
 
-pub use checkpoint::{Point, Saved, State};
+pub use checkpoint::{Point, State};
 pub use error::{Error, Result, Why};
+pub use room::Room;
 pub use run::{Observer, Place, Prepared, prepare, prepare_from, resume, run};
+pub use snapshot::Saved;
 pub use trainer::{Ready, Trainer};

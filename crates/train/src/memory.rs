@@ -9,6 +9,7 @@
 //! | gradients | `4 N`; in bf16 on a GPU `2` alone for each weight that matrix products read |
 //! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of `AdamW`) for the others |
 //! | activations | `R` times what each operation keeps for the backward pass, see below |
+//! | checkpoint copy | `4 N` (`2` for weights of record in bf16 on a GPU) and the optimizer's state, where they are copied to be saved |
 //! | workspace | the largest of: a layer's gradients in the backward pass; logits; the orthogonaliser's banks |
 //!
 //! Elements that a row keeps, with `h` the hidden size, `f` the width of the MLP, `q` and `k` the widths of all query
@@ -87,10 +88,12 @@ pub struct Estimate {
     pub activations: u64,
     /// The most that comes and goes within a step.
     pub workspace: u64,
+    /// A copy of weights of record and state, which saving takes where it makes one.
+    pub copy: u64,
 }
 
 impl Estimate {
-    /// All of it.
+    /// All that a step takes: without the copy.
     pub fn total(&self) -> u64 {
         self.weights + self.gradients + self.optimizer + self.activations + self.workspace
     }
@@ -155,10 +158,13 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
         }
         Precision::Bf16 => (2 * logits).min(BF16_LOGIT_BLOCK),
     };
+    let optimizer = sum(&state);
+    let record = sum(&|role| if in_products(role) && precision == Precision::Bf16 { 2 } else { 4 });
     Estimate {
         weights: sum(&|role| if in_products(role) { weight } else { 4 }),
         gradients: sum(&|role| if in_products(role) { gradient } else { 4 }),
-        optimizer: sum(&state),
+        optimizer,
+        copy: record + optimizer,
         activations: rows * (kept + 3 * hidden * element + 4),
         workspace: (rows * last).max(logits).max(scratch),
     }
@@ -273,6 +279,7 @@ mod tests {
             all_2d: false,
             cuda: false,
             recompute: false,
+
             batch_size: 8,
             seq_len: 512,
         }
@@ -314,6 +321,15 @@ mod tests {
         assert!(on_gpu.workspace >= 2 * 8 * 512 * 100_352);
         let (_, on_cpu) = of("granite-4.0-h-350m", Step { cuda: false, ..bf16 });
         assert_eq!(on_cpu, of("granite-4.0-h-350m", step("muon")).1);
+    }
+
+    #[test]
+    fn a_copy_to_save_is_of_weights_of_record_and_state() {
+        let step = Step { cuda: true, ..step("muon") };
+        let (config, f32) = of("granite-4.0-h-350m", step);
+        assert_eq!(f32.copy, 4 * models::count(&config) as u64 + f32.optimizer);
+        let (_, bf16) = of("granite-4.0-h-350m", Step { precision: Precision::Bf16, ..step });
+        assert_eq!(bf16.copy, bf16.weights + bf16.optimizer);
     }
 
     #[test]

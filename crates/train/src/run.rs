@@ -7,14 +7,16 @@ use std::time::Instant;
 use data::Dataset;
 use models::Model;
 use optim::Optimizer;
-use runs::{Git, Metadata, NewRun, Row, Run, Setup, State as Ended, Store, Timestamp};
+use runs::{Git, Metadata, NewRun, Row, Run, Setup, Spike, State as Ended, Store, Timestamp};
 use tensor::Device;
 
-use crate::checkpoint::{Point, Saved, State};
+use crate::checkpoint::{Point, State};
 use crate::error::{Error, Result};
-use crate::memory;
 use crate::recipe::Resolved;
-use crate::steps::{Begin, Loop};
+use crate::room::Room;
+use crate::snapshot::Saved;
+use crate::spikes::Spikes;
+use crate::steps::{Begin, Loop, limit};
 use crate::trainer::Trainer;
 
 /// Where the loop reports to while it runs; a terminal, a log, a test.
@@ -25,7 +27,9 @@ pub trait Observer {
     fn step(&mut self, row: &Row);
     /// The step moved nothing, because of `what`; it is the `in_row`-th in a row.
     fn skipped(&mut self, step: u64, what: &str, in_row: u64);
-    /// A checkpoint is on disk.
+    /// The loss of a step stands out.
+    fn spike(&mut self, spike: &Spike);
+    /// A checkpoint, or the model, is on disk.
     fn saved(&mut self, saved: &Saved);
     /// The number of the signal that tells the run to save and stop; asked after every step.
     fn stop(&mut self) -> Option<i32>;
@@ -48,6 +52,9 @@ pub struct Prepared {
     dataset: Dataset,
     trainer: Trainer,
     setup: Setup,
+    room: Room,
+    /// When that began.
+    began: Instant,
 }
 
 /// Opens the data and builds the model and the optimizer of a recipe. Writes nothing under results.
@@ -84,6 +91,7 @@ fn begin(
     from: Option<&Point>,
     progress: &dyn data::Progress,
 ) -> Result<Prepared> {
+    let began = Instant::now();
     let (recipe, device) = (&resolved.recipe, &place.device);
     let dataset = data::open(&recipe.data.options(), progress)?;
     for (split, name) in [(dataset.train(), "training"), (dataset.validation(), "validation")] {
@@ -111,7 +119,8 @@ fn begin(
         unchanged(differences)?;
     }
     let precision = recipe.train.precision.on(device.is_cuda());
-    let wanted = memory::estimate(&config, &resolved.step(device.is_cuda())?).total();
+    let room = resolved.room(&config, device.is_cuda(), place.free)?;
+    let wanted = room.total();
     match place.free {
         // A GPU says itself when it is full; a CPU's system kills whoever asked last.
         Some(free) if wanted > free && !device.is_cuda() => return Err(Error::Memory { wanted, free }),
@@ -145,7 +154,7 @@ fn begin(
         precision: precision.to_string(),
     };
     let trainer = Trainer::new(model, optimizer).as_told(&recipe.train);
-    Ok(Prepared { dataset, trainer, setup })
+    Ok(Prepared { dataset, trainer, setup, room, began })
 }
 
 /// Runs the loop of a prepared recipe and keeps its record; the run folder is complete when this returns, also
@@ -156,18 +165,20 @@ pub fn run(
     command: Vec<String>,
     observer: &mut dyn Observer,
 ) -> Result<Run> {
-    let began = Instant::now();
     let recipe = &resolved.recipe;
     let label = recipe.model.label();
     let model = Path::new(&label).file_name().map_or("model".into(), |name| name.to_string_lossy());
     let prefix = format!("{}-{model}", recipe.optimizer.name);
     let mut metadata = Metadata::new(command, prepared.setup.clone(), Timestamp::now());
+    metadata.usd_per_hour = price(resolved);
     metadata.git = std::env::current_dir().ok().and_then(|dir| Git::at(&dir));
     let store = Store::new(&recipe.run.results);
     let frozen = recipe.freeze();
     let run = store.create(NewRun { name: &recipe.run.name, prefix: &prefix, recipe: &frozen, metadata })?;
     let metrics = run.metrics(&prepared.columns(resolved))?;
-    complete(prepared, resolved, run, Begin { step: 0, tokens: 0, skipped: 0, metrics }, began, observer)
+    let spikes = Spikes::new(&recipe.train);
+    let begin = Begin { step: 0, tokens: 0, skipped: 0, spent: 0.0, spikes, metrics };
+    complete(prepared, resolved, run, begin, observer)
 }
 
 /// Goes on with a run from a checkpoint, for which its recipe was prepared by [`prepare_from`]. On the same kind of device
@@ -179,18 +190,32 @@ pub fn resume(
     point: &Point,
     observer: &mut dyn Observer,
 ) -> Result<Run> {
-    let began = Instant::now();
     let State { step, tokens, metrics_bytes, .. } = point.state;
+    let plan = &resolved.recipe.train;
+    run.metadata.usd_per_hour = price(resolved).or(run.metadata.usd_per_hour);
+    let spent = run.metadata.spent(&run.info().metrics_so_far()?.rows);
+    run.metadata.spend(spent);
+    if let Some(why) = limit(plan, run.metadata.usd_per_hour, spent) {
+        return Err(Error::Spent { why, seconds: spent, usd: run.metadata.usd });
+    }
     let frozen = resolved.recipe.freeze();
-    run.metadata.setup.steps = resolved.recipe.train.steps;
+    run.metadata.setup.steps = plan.steps;
     if run.info().recipe()? != frozen {
         run.replace_recipe(&frozen)?;
     }
     let (metrics, rows) = run.rewind(&prepared.columns(resolved), step, metrics_bytes)?;
+    let mut spikes = Spikes::new(plan);
+    (run.metadata.loss_spikes, run.metadata.spikes) = (0, Vec::new());
+    rows.iter().filter_map(|row| spikes.record(row)).for_each(|spike| run.metadata.spiked(spike));
     run.metadata.resumed.push(step);
     run.write_metadata()?;
     let skipped = rows.iter().rev().take_while(|row| row.skipped()).count() as u64;
-    complete(prepared, resolved, run, Begin { step, tokens, skipped, metrics }, began, observer)
+    complete(prepared, resolved, run, Begin { step, tokens, skipped, spent, spikes, metrics }, observer)
+}
+
+/// The price of the machine in dollars an hour, where the recipe has it.
+fn price(resolved: &Resolved) -> Option<f64> {
+    Some(resolved.recipe.run.usd_per_hour).filter(|&usd| usd > 0.0)
 }
 
 /// From `begin` to the end, and the closing of the record.
@@ -199,27 +224,34 @@ fn complete(
     resolved: &Resolved,
     mut run: Run,
     begin: Begin,
-    began: Instant,
     observer: &mut dyn Observer,
 ) -> Result<Run> {
-    let Prepared { dataset, mut trainer, .. } = prepared;
+    let Prepared { dataset, mut trainer, room, began, .. } = prepared;
+    let before = begin.spent;
     let device = trainer.model().params().device().clone();
     observer.started(&run);
     device.reset_peak();
     let (trainer, dataset) = (&mut trainer, &dataset);
-    let outcome = Loop { trainer, dataset, resolved, run: &mut run, observer, began }.run(begin);
+    let staged = room.copy > 0;
+    let outcome = Loop { trainer, dataset, resolved, run: &mut run, observer, staged, began }.run(begin);
     run.metadata.peak_memory_bytes = Some(device.peak_bytes() as u64);
     let state = match &outcome {
         Ok(()) => Ended::Finished,
         Err(error @ Error::Stopped { .. }) => Ended::Stopped { reason: error.to_string() },
         Err(error) => Ended::Failed { reason: error.to_string() },
     };
+    run.metadata.spend(before + began.elapsed().as_secs_f64());
     run.metadata.finish(state, Timestamp::now());
     run.write_metadata()?;
     outcome.map(|()| run)
 }
 
 impl Prepared {
+    /// What the run takes, as estimated.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
     /// The diagnostics of the run: the last step takes all that any step does.
     fn columns(&self, resolved: &Resolved) -> Vec<&'static str> {
         let plan = &resolved.recipe.train;

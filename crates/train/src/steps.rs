@@ -6,10 +6,12 @@ use data::{Batch, Dataset, Split, order};
 use optim::{Rates, Report};
 use runs::{Keep, MetricsWriter, Row, Run};
 
-use crate::checkpoint::{Snapshot, State, Writer};
+use crate::checkpoint::State;
 use crate::error::{Error, Result, Why};
-use crate::recipe::Resolved;
+use crate::recipe::{Resolved, Train};
 use crate::run::Observer;
+use crate::snapshot::{Job, Mark, Saved, Writer};
+use crate::spikes::Spikes;
 use crate::trainer::{Ready, Trainer};
 
 /// Where a loop begins.
@@ -20,6 +22,10 @@ pub(crate) struct Begin {
     pub tokens: u64,
     /// Steps skipped in a row just before.
     pub skipped: u64,
+    /// Seconds of work on the run before.
+    pub spent: f64,
+    /// The losses before.
+    pub spikes: Spikes,
     /// Where the rows go.
     pub metrics: MetricsWriter,
 }
@@ -31,8 +37,18 @@ pub(crate) struct Loop<'a> {
     pub resolved: &'a Resolved,
     pub run: &'a mut Run,
     pub observer: &'a mut dyn Observer,
+    /// Whether what is saved is copied on the device first.
+    pub staged: bool,
     /// When the process took up the run.
     pub began: Instant,
+}
+
+/// The limit of the recipe that so many seconds of work on a run have reached.
+pub(crate) fn limit(plan: &Train, usd_per_hour: Option<f64>, seconds: f64) -> Option<Why> {
+    let hours = seconds / 3600.0;
+    let cost = usd_per_hour.map_or(0.0, |usd| usd * hours);
+    let late = (plan.max_hours > 0.0 && hours >= plan.max_hours).then_some(Why::Hours(plan.max_hours));
+    late.or((plan.max_cost > 0.0 && cost >= plan.max_cost).then_some(Why::Cost(plan.max_cost)))
 }
 
 impl Loop<'_> {
@@ -40,10 +56,12 @@ impl Loop<'_> {
     pub(crate) fn run(mut self, begin: Begin) -> Result<()> {
         let plan = &self.resolved.recipe.train;
         let mut writer = Writer::new(self.run, Keep { last: plan.keep_last, best: plan.keep_best });
+        if self.staged {
+            writer.stage(self.trainer)?;
+        }
         let done = self.steps(begin, &mut writer);
-        let written = writer.finish();
-        done?;
-        self.told(written)
+        let saved = self.told(writer.finish());
+        done.and(saved)
     }
 
     fn steps(&mut self, begin: Begin, writer: &mut Writer) -> Result<()> {
@@ -58,7 +76,7 @@ impl Loop<'_> {
             dataset.train().fill(&samples, &mut read);
             Ready::new(&device, &read)
         };
-        let Begin { step: done, mut tokens, mut skipped, mut metrics } = begin;
+        let Begin { step: done, mut tokens, mut skipped, spent, mut spikes, mut metrics } = begin;
         let mut next = None;
         for step in done + 1..=plan.steps {
             let batch = next.take().unwrap_or_else(|| ready(step));
@@ -98,33 +116,39 @@ impl Loop<'_> {
             metrics.append(&row)?;
             self.run.metadata.record(&row);
             self.observer.step(&row);
+            if let Some(spike) = spikes.record(&row) {
+                self.run.metadata.spiked(spike);
+                self.observer.spike(&spike);
+            }
             if let Some(what) = why {
                 self.observer.skipped(step, &what, skipped);
                 if skipped >= plan.nonfinite_limit || step == plan.steps {
+                    self.told(writer.finish())?;
                     self.trainer.model().save(&self.run.model_dir()?)?;
                     return Err(Error::Diverged { step: step + 1 - skipped, what, skipped });
                 }
             }
-            if due(plan.save_steps, step) {
-                self.trainer.model().save(&self.run.model_dir()?)?;
-                self.run.write_metadata()?;
-            }
-            let stop = if step < plan.steps { self.stop() } else { None };
-            if plan.checkpoint_steps > 0 && due(plan.checkpoint_steps, step) || stop.is_some() {
+            let spent = spent + self.began.elapsed().as_secs_f64();
+            let stop = if step < plan.steps { self.stop(spent) } else { None };
+            let checkpoint = plan.checkpoint_steps > 0 && due(plan.checkpoint_steps, step) || stop.is_some();
+            if checkpoint || due(plan.save_steps, step) {
                 let began = Instant::now();
-                let last = writer.finish();
-                self.told(last)?;
-                let fingerprint = dataset.fingerprint();
-                let state = State::new(step, tokens, metrics.bytes(), self.run, fingerprint);
-                writer.start(began, Snapshot::take(self.trainer, state, &frozen, val_loss)?);
+                self.told(writer.finish())?;
+                self.run.metadata.spend(spent);
+                let model = due(plan.save_steps, step).then(|| self.run.model_dir()).transpose()?;
+                let mark = checkpoint.then(|| {
+                    let steps = (step, self.trainer.optimizer().steps());
+                    let state = State::new(steps, tokens, metrics.bytes(), self.run, dataset.fingerprint());
+                    Mark { state, recipe: frozen.clone(), val_loss }
+                });
+                let record = self.run.record();
+                writer.start(self.trainer, Job { step, began, model, checkpoint: mark, record })?;
             }
             if let Some(why) = stop {
-                let written = writer.finish();
-                self.told(written)?;
+                self.told(writer.finish())?;
                 return Err(Error::Stopped { step, why });
             }
-            let written = writer.poll();
-            self.told(written)?;
+            self.told(writer.poll())?;
         }
         Ok(())
     }
@@ -150,16 +174,15 @@ impl Loop<'_> {
         }
     }
 
-    /// Whether to stop here.
-    fn stop(&mut self) -> Option<Why> {
-        let hours = self.resolved.recipe.train.max_hours;
-        let over = hours > 0.0 && self.began.elapsed().as_secs_f64() >= 3600.0 * hours;
-        let late = over.then_some(Why::Hours(hours));
+    /// Whether to stop here, after so many seconds of work on the run.
+    fn stop(&mut self, spent: f64) -> Option<Why> {
+        let late = limit(&self.resolved.recipe.train, self.run.metadata.usd_per_hour, spent);
         self.observer.stop().map(Why::Signal).or(late)
     }
 
-    fn told(&mut self, written: Result<Option<crate::Saved>>) -> Result<()> {
-        if let Some(saved) = written? {
+    fn told(&mut self, saved: Result<Option<Saved>>) -> Result<()> {
+        if let Some(saved) = saved? {
+            self.run.metadata.saved(saved.checkpoint, saved.stall, saved.seconds);
             self.observer.saved(&saved);
         }
         Ok(())

@@ -6,11 +6,13 @@
 //! - [`Source`] and [`Gpu::launch`]: kernels, compiled by NVRTC at first use and kept on disk.
 //! - [`Gemm`], [`Gpu::gemm`] and [`Gpu::gemm_plus`]: row-major matrix products by cuBLAS and cuBLASLt.
 //! - [`Gpu::svd`]: the singular value decomposition by cuSOLVER.
+//! - [`Staged`]: a copy of tensors at one moment, brought to the host by a [`Lane`] while the stream goes on.
 //!
 //! One stream means that order of calls is order of execution: a buffer that goes back to the pool may be handed out
-//! again at once, since whatever still reads it comes first on the stream. Device addresses are plain `u64`; that they
-//! lie within living buffers is the caller's duty, and a kernel that strays makes the next call on the device fail.
-//! To learn which one strayed, run with `CUDA_LAUNCH_BLOCKING=1`: the driver then reports at the launch itself.
+//! again at once, since whatever still reads it comes first on the stream. The one other stream is that of a [`Lane`],
+//! which reads memory that stands still. Device addresses are plain `u64`; that they lie within living buffers is the
+//! caller's duty, and a kernel that strays makes the next call on the device fail. To learn which one strayed, run with
+//! `CUDA_LAUNCH_BLOCKING=1`: the driver then reports at the launch itself.
 
 mod blas;
 mod cache;
@@ -29,6 +31,7 @@ mod pool;
 mod profile;
 mod search;
 mod solver;
+mod staged;
 pub(crate) mod tune;
 mod versions;
 
@@ -46,3 +49,4 @@ pub use nvrtc::{Compiled, compile, compile_verbose, keep};
 pub use pool::{DeviceBuf, PoolStats};
 pub use profile::{Cost, Work};
 pub use solver::Svd;
+pub use staged::{Lane, Staged};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 mod graph;
 mod linalg;
+mod staged;
 
 use super::*;
 use crate::device::DType;

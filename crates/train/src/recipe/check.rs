@@ -49,6 +49,10 @@ impl Resolved {
             let reason = "is 1 but takes 2 or more: if the newest is damaged, the one before it is the truth";
             return wrong("train.keep_last", reason);
         }
+        if train.max_cost > 0.0 && self.recipe.run.usd_per_hour == 0.0 {
+            let reason = "needs the price of the machine: give run.usd_per_hour (--price)";
+            return wrong("train.max_cost", reason);
+        }
         self.check_optimizer()?;
         if train.device == "cpu" {
             self.check_cpu()?;

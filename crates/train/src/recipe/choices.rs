@@ -68,6 +68,18 @@ impl From<Kernels> for tensor::tape::Kernels {
     }
 }
 
+/// Whether weights and state are copied on a GPU before they are saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Staging {
+    /// Where the estimate leaves room.
+    Auto,
+    /// Copied on the device, brought to the host while training goes on.
+    On,
+    /// Brought to the host at once.
+    Off,
+}
+
 /// What the backward pass computes again instead of keeping it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

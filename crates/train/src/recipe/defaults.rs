@@ -19,6 +19,7 @@ const DEFAULTS: &str = r#"
 [run]
 name = "auto"
 results = "results"
+usd_per_hour = 0.0
 
 [model]
 pretrained = false
@@ -44,7 +45,11 @@ checkpoint_steps = 100
 keep_last = 2
 keep_best = 1
 nonfinite_limit = 3
+staging = "auto"
+spike_window = 50
+spike_deviations = 6.0
 max_hours = 0.0
+max_cost = 0.0
 seed = 42
 device = "auto"
 precision = "auto"

@@ -23,7 +23,11 @@ pub const HARMLESS: &[&str] = &[
     "train.keep_last",
     "train.keep_best",
     "train.nonfinite_limit",
+    "train.staging",
+    "train.spike_window",
+    "train.spike_deviations",
     "train.max_hours",
+    "train.max_cost",
     "train.graphs",
 ];
 

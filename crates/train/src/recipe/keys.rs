@@ -52,6 +52,11 @@ const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
 pub const KEYS: &[Key] = &[
     key("run.name", Kind::Text, "name of the run's folder; auto makes one up"),
     key("run.results", Kind::Text, "folder that holds the run folders"),
+    key(
+        "run.usd_per_hour",
+        Kind::NonNegative,
+        "price of the machine in dollars an hour, for the run's record and train.max_cost; 0: unknown",
+    ),
     key("model.preset", Kind::Text, "a built-in model configuration"),
     key("model.dir", Kind::Text, "a folder with config.json in the Hugging Face layout, instead of a preset"),
     key("model.hidden_size", Kind::Count, "width of the residual stream, in place of the preset's own"),
@@ -101,7 +106,32 @@ pub const KEYS: &[Key] = &[
         Kind::Count,
         "stop after so many steps in a row whose loss or gradient is not finite; each is skipped",
     ),
-    key("train.max_hours", Kind::NonNegative, "stop with a checkpoint after so many hours; 0: never"),
+    key(
+        "train.staging",
+        Kind::Choice(&["auto", "on", "off"]),
+        "on a GPU, room for a copy of weights and state, from which they are saved while training goes on; off: training \
+         waits until they are on the host; auto: on where the estimate leaves room",
+    ),
+    key(
+        "train.spike_window",
+        Kind::Whole,
+        "a loss that stands out from so many before it is recorded as a spike; 0: none is",
+    ),
+    key(
+        "train.spike_deviations",
+        Kind::Positive,
+        "how far it stands out: above their median, in robust standard deviations",
+    ),
+    key(
+        "train.max_hours",
+        Kind::NonNegative,
+        "stop with a checkpoint after so many hours of work on the run, resumed or not; 0: never",
+    ),
+    key(
+        "train.max_cost",
+        Kind::NonNegative,
+        "stop with a checkpoint when the run has cost so many dollars at run.usd_per_hour; 0: never",
+    ),
     key("train.seed", Kind::Whole, "seed of the weights and of the order of the data"),
     key("train.device", Kind::Text, "auto, cpu, cuda or cuda:N"),
     key(

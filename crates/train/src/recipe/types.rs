@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use data::{Packing, Source, TokenizerSpec};
 use serde::{Deserialize, Serialize};
 
-use super::choices::{Diagnostics, Examples, Kernels, Precision, Recompute, Rounding};
+use super::choices::{Diagnostics, Examples, Kernels, Precision, Recompute, Rounding, Staging};
 use crate::schedule::{Schedule, Shape};
 
 /// Everything that decides a run.
@@ -33,6 +33,8 @@ pub struct Run {
     pub name: String,
     /// The folder that holds the run folders.
     pub results: PathBuf,
+    /// Price of the machine in dollars an hour; 0: unknown.
+    pub usd_per_hour: f64,
 }
 
 /// `[model]`: exactly one of `preset` and `dir` is set.
@@ -139,8 +141,16 @@ pub struct Train {
     pub keep_best: usize,
     /// Steps in a row without a finite loss and gradient that stop the run.
     pub nonfinite_limit: u64,
-    /// Hours after which the run is stopped; 0: none.
+    /// Whether weights and state are copied on a GPU before they are saved.
+    pub staging: Staging,
+    /// Losses that one is held to, to be a spike or not; 0: none is.
+    pub spike_window: u64,
+    /// Robust standard deviations above their median that make a spike.
+    pub spike_deviations: f64,
+    /// Hours of work after which the run is stopped; 0: none.
     pub max_hours: f64,
+    /// Dollars at which the run is stopped; 0: none.
+    pub max_cost: f64,
     /// Seed of the weights and of the order of the data.
     pub seed: u64,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
@@ -231,6 +241,11 @@ impl Train {
         };
         let share = schedule.share(step);
         (share, if self.warmup_rest { share } else { schedule.decay(step) })
+    }
+
+    /// Whether something is saved while training goes on, and not only at its end.
+    pub fn saves_meanwhile(&self) -> bool {
+        [self.checkpoint_steps, self.save_steps].iter().any(|every| (1..self.steps).contains(every))
     }
 
     /// What the optimizer measures at a step, from 1: the full diagnostics at the first and the last step too.
