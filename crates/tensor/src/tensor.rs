@@ -168,6 +168,14 @@ impl Tensor {
         }
     }
 
+    /// Device address of the allocation that a GPU tensor lies in; panics on a CPU tensor.
+    pub(crate) fn allocation(&self) -> u64 {
+        match &*self.storage {
+            Storage::Cuda(buf) => buf.ptr(),
+            Storage::Host(_) => panic!("device address of a CPU tensor"),
+        }
+    }
+
     /// Copies the elements to the host as f32, waiting for the device.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
         match (&self.device, self.dtype) {

@@ -23,7 +23,7 @@ pub enum Error {
         skipped: u64,
     },
     /// The run was told to stop; it is saved and can go on.
-    #[error("stopped after step {step} by {why}; the run is saved (`muon resume` goes on)")]
+    #[error("stopped after step {step} by {why}; the run is saved (`muon resume` goes on{})", why.condition())]
     Stopped {
         /// The step, from 1.
         step: u64,
@@ -121,6 +121,17 @@ pub enum Why {
     Hours(f64),
     /// The limit of `train.max_cost`.
     Cost(f64),
+}
+
+impl Why {
+    /// What going on takes.
+    fn condition(self) -> &'static str {
+        match self {
+            Why::Signal(_) => "",
+            Why::Hours(_) => " with a higher --max-hours",
+            Why::Cost(_) => " with a higher --max-cost",
+        }
+    }
 }
 
 impl fmt::Display for Why {

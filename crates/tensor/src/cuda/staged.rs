@@ -58,7 +58,8 @@ struct Run {
 impl Staged {
     /// Makes room for a copy of `tensors`, all on `gpu`.
     pub fn new(gpu: &Arc<Gpu>, tensors: Vec<Tensor>) -> Result<Self> {
-        let spans: Vec<(u64, usize)> = tensors.iter().map(|tensor| (tensor.ptr(), size(tensor))).collect();
+        let span = |tensor: &Tensor| (tensor.allocation(), tensor.ptr(), size(tensor));
+        let spans: Vec<_> = tensors.iter().map(span).collect();
         let (places, runs, bytes) = layout(&spans);
         let memory = gpu.alloc(bytes)?;
         Ok(Staged { tensors, places, runs, memory, lane: Lane::new(gpu)? })
@@ -192,21 +193,25 @@ fn size(tensor: &Tensor) -> usize {
     tensor.numel() * tensor.dtype().size()
 }
 
-/// Where copies of these spans (address, bytes) begin, what is copied at once, and the bytes of all: spans next to each
-/// other stay so.
-fn layout(spans: &[(u64, usize)]) -> (Vec<usize>, Vec<Run>, usize) {
-    let mut order: Vec<usize> = (0..spans.len()).filter(|&i| spans[i].1 > 0).collect();
+/// Where copies of these spans (allocation, address, bytes) begin, what is copied at once, and the bytes of all: spans next
+/// to each other in one allocation stay so. A copy that runs over its end into the next one is refused by the driver.
+fn layout(spans: &[(u64, u64, usize)]) -> (Vec<usize>, Vec<Run>, usize) {
+    let mut order: Vec<usize> = (0..spans.len()).filter(|&i| spans[i].2 > 0).collect();
     order.sort_by_key(|&i| spans[i]);
     let (mut places, mut runs, mut used) = (vec![0; spans.len()], Vec::<Run>::new(), 0);
+    let mut inside = None;
     for i in order {
-        let (from, bytes) = spans[i];
+        let (allocation, from, bytes) = spans[i];
         match runs.last_mut() {
-            Some(last) if last.from + last.bytes as u64 == from => last.bytes += bytes,
+            Some(last) if inside == Some(allocation) && last.from + last.bytes as u64 == from => {
+                last.bytes += bytes;
+            }
             _ => {
                 used = usize::next_multiple_of(used, ALIGN);
                 runs.push(Run { from, to: used, bytes });
             }
         }
+        inside = Some(allocation);
         places[i] = used;
         used += bytes;
     }
@@ -219,10 +224,18 @@ mod tests {
 
     #[test]
     fn neighbours_are_copied_at_once_and_the_rest_apart() {
-        let spans = [(5000, 10), (1000, 6), (1006, 2), (9000, 0), (2000, 4)];
+        // The last follows on the third, in an allocation of its own.
+        let spans = [
+            (5000, 5000, 10),
+            (1000, 1000, 6),
+            (1000, 1006, 2),
+            (9000, 9000, 0),
+            (2000, 2000, 4),
+            (1008, 1008, 3),
+        ];
         let (places, runs, bytes) = layout(&spans);
         let runs: Vec<_> = runs.iter().map(|run| (run.from, run.to, run.bytes)).collect();
-        assert_eq!(runs, [(1000, 0, 8), (2000, 256, 4), (5000, 512, 10)]);
-        assert_eq!((places, bytes), (vec![512, 0, 6, 0, 256], 522));
+        assert_eq!(runs, [(1000, 0, 8), (1008, 256, 3), (2000, 512, 4), (5000, 768, 10)]);
+        assert_eq!((places, bytes), (vec![768, 0, 6, 0, 512, 256], 778));
     }
 }
