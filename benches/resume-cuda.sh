@@ -13,14 +13,15 @@ cd "$work"
 
 # Name, steps, keys of the run; after a bar, keys that change when it is resumed.
 cases='
-350m-gram    24 --model granite-4.0-h-350m --optimizer muon --ortho gram
-350m-bf16    24 --model granite-4.0-h-350m --optimizer muon --ortho gram --precision bf16 --rounding stochastic
-350m-polar   16 --model granite-4.0-h-350m --optimizer muon
+350m-gram    12 --model granite-4.0-h-350m --optimizer muon --ortho gram
+350m-bf16    12 --model granite-4.0-h-350m --optimizer muon --ortho gram --precision bf16 --rounding stochastic
+350m-polar   12 --model granite-4.0-h-350m --optimizer muon
 nano-gram    200 --optimizer muon --ortho gram | --set train.graphs=false
 nano-eager   200 --optimizer muon --ortho gram --set train.graphs=false | --set train.graphs=true --set train.staging=off
 nano-polar   200 --optimizer muon
 nano-bf16    200 --optimizer normuon --precision bf16 --rounding stochastic
 '
+RANDOM=7
 declare -A saves=([350m]=4 [nano]=20)
 
 # Everything that a run of $2 steps, named $1, has come to, but for times and its name.
@@ -42,20 +43,20 @@ while read -r name steps line; do
     if [[ $line == *"|"* ]]; then later=${line#*|}; fi
     every=${saves[${name%%-*}]}
     # shellcheck disable=SC2086 # words
-    train() { exec muon train --device cuda --seed 7 --seq-len 512 --batch-size 8 --steps "$steps" --save-steps "$every" \
+    train() { exec muon train --device cuda --seed 7 --seq-len 512 --batch-size 8 --steps "$steps" --save-steps 0 \
         --checkpoint-steps "$every" --eval-steps 8 --set train.eval_batches=1 --set train.keep_best=0 $keys --name "$1"; }
     begin=$(date +%s%N)
     (train "$name-whole") >"$name.log" 2>&1
-    # In the middle of the third save: its hidden folder is there.
+    # In the middle of the second save: its hidden folder is there.
     (train "$name-killed") >>"$name.log" 2>&1 &
     pid=$!
-    await "results/$name-killed/checkpoints/.step-$((3 * every))" $pid
+    await "results/$name-killed/checkpoints/.step-$((2 * every))" $pid
     kill -9 $pid || echo "$name: the first kill came too late"
     wait $pid 2>/dev/null || true
     # shellcheck disable=SC2086
     muon resume "$name-killed" $later >>"$name.log" 2>&1 &
     pid=$!
-    await "results/$name-killed/checkpoints/step-$((3 * every))" $pid
+    await "results/$name-killed/checkpoints/step-$((2 * every))" $pid
     sleep 0.0$((RANDOM % 90 + 10))
     kill -9 $pid || echo "$name: the second kill came too late"
     wait $pid 2>/dev/null || true

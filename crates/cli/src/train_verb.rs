@@ -101,9 +101,10 @@ impl Observer for Live {
             || "model saved".to_owned(),
             |bytes| format!("checkpoint of {}", report::format::bytes(bytes)),
         );
-        let [stall, seconds] = [saved.stall, saved.seconds].map(report::format::duration);
-        let text =
-            format!("step {}: {what}; training stood still for {stall}, on disk after {seconds}", saved.step);
+        let stall = saved.stall.map(report::format::duration);
+        let stall = stall.map_or_else(String::new, |stall| format!("; training stood still for {stall}"));
+        let seconds = report::format::duration(saved.seconds);
+        let text = format!("step {}: {what}{stall}, on disk after {seconds}", saved.step);
         self.steps.line(&text);
     }
 

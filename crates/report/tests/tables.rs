@@ -1,7 +1,7 @@
 //! Tables from the outside.
 
 use report::{Charset, Listed, bits_per_token, closing_table, details, perplexity, runs_table};
-use runs::{Metadata, Metrics, Row, RunFile, RunInfo, Setup, State};
+use runs::{Metadata, Metrics, Row, RunFile, RunInfo, Setup, Spike, State};
 
 fn run(name: &str, floor: Option<f64>) -> RunInfo {
     let setup = Setup {
@@ -36,7 +36,12 @@ fn run(name: &str, floor: Option<f64>) -> RunInfo {
 
 #[test]
 fn the_closing_table() {
-    let text = closing_table(&run("quiet-otter", Some(1.871)), &Metrics::default(), Charset::Unicode);
+    let mut run = run("quiet-otter", Some(1.871));
+    run.metadata.saved(Some(9 << 20), Some(0.021), 1.5);
+    run.metadata.saved(None, Some(0.009), 2.5);
+    run.metadata.saved(Some(10 << 20), None, 0.5);
+    run.metadata.spiked(Spike { step: 47, loss: 9.125, median: 3.25 });
+    let text = closing_table(&run, &Metrics::default(), Charset::Unicode);
     insta::assert_snapshot!(text);
 }
 

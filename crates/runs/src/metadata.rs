@@ -93,7 +93,7 @@ pub struct Saves {
     pub checkpoints: u64,
     /// Bytes of the last one.
     pub bytes: u64,
-    /// Seconds that training stood still for saving in all; the waits at its end are not among them.
+    /// Seconds that training stood still for saving in all; what comes after its last step is not among them.
     pub stall_seconds: f64,
     /// The most of it at once.
     pub longest_stall_seconds: f64,
@@ -219,14 +219,14 @@ impl Metadata {
         self.tokens_per_s = (self.step_seconds > 0.0).then(|| self.tokens as f64 / self.step_seconds);
     }
 
-    /// Takes in what one save has cost: bytes where it was a checkpoint, seconds that training stood still, and seconds from
-    /// there until it was safe on disk.
-    pub fn saved(&mut self, checkpoint: Option<u64>, stall: f64, write: f64) {
+    /// Takes in what one save has cost: bytes where it was a checkpoint, seconds that training stood still where it went on,
+    /// and seconds from there until it was safe on disk.
+    pub fn saved(&mut self, checkpoint: Option<u64>, stall: Option<f64>, write: f64) {
         let saves = &mut self.saves;
         saves.checkpoints += u64::from(checkpoint.is_some());
         saves.bytes = checkpoint.unwrap_or(saves.bytes);
-        saves.stall_seconds += stall;
-        saves.longest_stall_seconds = saves.longest_stall_seconds.max(stall);
+        saves.stall_seconds += stall.unwrap_or(0.0);
+        saves.longest_stall_seconds = saves.longest_stall_seconds.max(stall.unwrap_or(0.0));
         saves.longest_write_seconds = saves.longest_write_seconds.max(write);
     }
 

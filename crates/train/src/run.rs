@@ -193,7 +193,9 @@ pub fn resume(
     let State { step, tokens, metrics_bytes, .. } = point.state;
     let plan = &resolved.recipe.train;
     run.metadata.usd_per_hour = price(resolved).or(run.metadata.usd_per_hour);
-    let spent = run.metadata.spent(&run.info().metrics_so_far()?.rows);
+    // Rows that cannot be read are cut off below, or refused there; here they count for nothing.
+    let late = run.info().metrics_so_far().map(|metrics| metrics.rows).unwrap_or_default();
+    let spent = run.metadata.spent(&late);
     run.metadata.spend(spent);
     if let Some(why) = limit(plan, run.metadata.usd_per_hour, spent) {
         return Err(Error::Spent { why, seconds: spent, usd: run.metadata.usd });

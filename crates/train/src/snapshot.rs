@@ -24,8 +24,8 @@ pub struct Saved {
     pub step: u64,
     /// Bytes of the checkpoint on disk; none where it was the model alone.
     pub checkpoint: Option<u64>,
-    /// Seconds that training stood still for it.
-    pub stall: f64,
+    /// Seconds that training stood still for it; none where it had come to its end.
+    pub stall: Option<f64>,
     /// Seconds from there until all was safe on disk.
     pub seconds: f64,
 }
@@ -33,8 +33,8 @@ pub struct Saved {
 /// What to save after a step.
 pub(crate) struct Job {
     pub step: u64,
-    /// When training stopped for it.
-    pub began: Instant,
+    /// When training stopped for it, if it is to go on.
+    pub began: Option<Instant>,
     /// The folder to write the model to.
     pub model: Option<PathBuf>,
     pub checkpoint: Option<Mark>,
@@ -92,7 +92,7 @@ impl Writer {
         assert!(self.pending.is_none(), "one at a time");
         let snapshot = Snapshot::take(trainer, job.checkpoint.is_some(), self.staged.take())?;
         let (checkpoints, keep) = (self.checkpoints.clone(), self.keep);
-        let stall = job.began.elapsed().as_secs_f64();
+        let stall = job.began.map(|began| began.elapsed().as_secs_f64());
         self.pending = Some(thread::spawn(move || {
             let (start, step) = (Instant::now(), job.step);
             let (checkpoint, staged) = snapshot.write(job, &checkpoints, keep)?;

@@ -132,7 +132,7 @@ impl Loop<'_> {
             let stop = if step < plan.steps { self.stop(spent) } else { None };
             let checkpoint = plan.checkpoint_steps > 0 && due(plan.checkpoint_steps, step) || stop.is_some();
             if checkpoint || due(plan.save_steps, step) {
-                let began = Instant::now();
+                let began = (step < plan.steps && stop.is_none()).then(Instant::now);
                 self.told(writer.finish())?;
                 self.run.metadata.spend(spent);
                 let model = due(plan.save_steps, step).then(|| self.run.model_dir()).transpose()?;
