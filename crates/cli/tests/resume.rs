@@ -95,6 +95,7 @@ fn same(one: &Path, other: &Path, step: u64) {
             "wall_seconds",
             "step_seconds",
             "tokens_per_s",
+            "saves",
         ] {
             told.as_object_mut().expect("an object").remove(key);
         }
