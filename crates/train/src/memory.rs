@@ -279,7 +279,6 @@ mod tests {
             all_2d: false,
             cuda: false,
             recompute: false,
-
             batch_size: 8,
             seq_len: 512,
         }
