@@ -8,6 +8,7 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 use train::recipe::{self, Resolved, Setting, Sources, model_key};
 
 use crate::error::Usage;
+use crate::secrets;
 
 /// Flags of all training verbs. Every one but `--published`, `--recipe`, `--set` and `--dry-run` sets one key of the
 /// recipe; values are checked there, against the same table as those of a recipe file.
@@ -147,7 +148,10 @@ pub fn environment() -> Result<Vec<(String, String)>, Usage> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
         .filter(|(name, _)| name.starts_with(recipe::ENV_PREFIX))
         .map(|(name, value)| match value.into_string() {
-            Ok(value) => Ok((name, value)),
+            Ok(value) => {
+                secrets::refuse(&format!("the environment variable {name}"), value.as_bytes())?;
+                Ok((name, value))
+            }
             Err(_) => Err(Usage(format!("the environment variable {name} is not UTF-8 text"))),
         })
         .collect()
@@ -159,6 +163,22 @@ pub fn key_value(text: &str) -> Result<(&str, &str), Usage> {
         .split_once('=')
         .ok_or_else(|| Usage(format!("--set {text}: expected KEY=VALUE, such as train.steps=20")))?;
     Ok((key.trim(), value))
+}
+
+/// Refuses arguments that contain a secret: every user of the machine can read them.
+pub fn without_secrets(arguments: &[OsString]) -> Result<(), Usage> {
+    let mut numbered = arguments.iter().zip(0..).skip(1);
+    numbered.try_for_each(|(text, number)| {
+        secrets::refuse(&format!("argument {number} of the command line"), text.as_encoded_bytes())
+    })
+}
+
+/// The recipe if none of its values contains a secret: it is written down with the run.
+pub fn recipe_without_secrets(resolved: Resolved) -> Result<Resolved, Usage> {
+    for (key, value, from) in resolved.rows() {
+        secrets::refuse(&format!("{key} (from {from})"), value.as_bytes())?;
+    }
+    Ok(resolved)
 }
 
 /// The arguments with hyphens for the underscores in the names of flags: `--block_size=3` is `--block-size=3`. What
@@ -189,7 +209,7 @@ impl RecipeArgs {
             let key = if adamw { "optimizer.adamw.weight_decay" } else { "optimizer.weight_decay" };
             flags.push(setting(key, decay, "--wd"));
         }
-        Ok(recipe::resolve(&self.sources(&environment, &flags))?)
+        Ok(recipe_without_secrets(recipe::resolve(&self.sources(&environment, &flags))?)?)
     }
 
     fn sources<'a>(&'a self, environment: &'a [(String, String)], flags: &'a [Setting]) -> Sources<'a> {

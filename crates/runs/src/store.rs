@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::aside::{self, Aside, Use};
 use crate::lock::{Holder, Lock};
-use crate::{Error, Metadata, Metrics, Result, Run, atomic, metrics, name, run};
+use crate::{Error, Metadata, Metrics, Result, Run, atomic, drive, metrics, name, run};
 
 /// How many automatic names are tried before giving up.
 const ATTEMPTS: u32 = 100;
@@ -67,12 +67,7 @@ impl Store {
         if !automatic {
             name::check(name)?;
         }
-        match fs::create_dir(&self.root) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists || !self.root.is_dir() => {
-                return Err(Error::io(&self.root, "make the results folder")(error));
-            }
-            _ => {}
-        }
+        self.make_root()?;
         aside::sweep(&self.root);
         metadata.recipe_hash = blake3::hash(recipe.as_bytes()).to_hex().to_string();
         let mut attempt = 0;
@@ -84,6 +79,16 @@ impl Store {
                 Err(Error::Taken(_)) if automatic && attempt < ATTEMPTS => {}
                 placed => return placed.map(|(dir, lock)| Run::new(dir, metadata, lock)),
             }
+        }
+    }
+
+    /// Makes the results folder if need be, not the folders above it.
+    pub(crate) fn make_root(&self) -> Result<()> {
+        match fs::create_dir(&self.root) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists || !self.root.is_dir() => {
+                Err(Error::io(&self.root, "make the results folder")(error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -118,6 +123,7 @@ impl Store {
     /// given back was killed while it wrote; for the caller to show.
     pub fn resume(&self, name: &str) -> Result<(Run, Option<Holder>)> {
         let dir = self.find(name)?.dir;
+        drive::home(&dir)?;
         let (lock, killed) = Lock::take(&dir)?;
         // As the last holder left it.
         let metadata = read(dir.clone())?.metadata;
@@ -133,6 +139,9 @@ impl Store {
         let dir = self.root.join(&metadata.name);
         if fs::symlink_metadata(&dir).is_ok() {
             return Err(Error::Taken(dir));
+        }
+        if let Some(there) = drive::has(self, &metadata.name)? {
+            return Err(Error::Taken(there));
         }
         let doing = "make the run folder";
         let hidden = Aside::make(&self.root, Use::New).map_err(Error::io(&dir, doing))?;

@@ -1,0 +1,98 @@
+//! Bringing runs back from the drive.
+
+use std::fs;
+use std::path::Path;
+
+use super::{LARGE, LINK, Move, Moves, Step, idle, name, refused, same, small, target, there, transfer};
+use crate::lock::Lock;
+use crate::{Error, Result, RunInfo, Store};
+
+impl Store {
+    /// What it takes to bring everything back and to forget the drive; nothing where there is none. Refused while a process
+    /// writes one of those runs.
+    pub fn plan_detach(&self) -> Result<Option<Moves>> {
+        let Some(drive) = target(&self.root().join(LINK))? else { return Ok(None) };
+        there(&drive)?;
+        let listing = self.list()?;
+        let mut moves = Moves {
+            store: self.clone(),
+            drive,
+            back: true,
+            runs: Vec::new(),
+            left: listing.unreadable.iter().map(ToString::to_string).collect(),
+        };
+        for run in listing.runs {
+            moves.runs.extend(plan(&run, &moves.drive.join(name(&run.dir)))?);
+        }
+        Ok(Some(moves))
+    }
+}
+
+impl Moves {
+    pub(super) fn detach(&self, moved: &mut dyn FnMut(u64)) -> Result<()> {
+        for one in &self.runs {
+            let (_lock, _) = Lock::take(&one.run)?;
+            let home = self.drive.join(&one.name);
+            transfer::sweep(&one.run)?;
+            transfer::sweep(&home)?;
+            for (large, step) in &one.folders {
+                let (here, there) = (one.run.join(large), home.join(large));
+                match step {
+                    Step::Drop => transfer::remove(&there)?,
+                    Step::Move | Step::Link => transfer::over(&there, &here, moved)?,
+                }
+            }
+            forget(&one.run, &home)?;
+        }
+        if self.store.plan_detach()?.is_some_and(|left| !left.runs.is_empty()) {
+            return Err(refused(self.store.root(), "a run began meanwhile (try again)"));
+        }
+        let link = self.store.root().join(LINK);
+        fs::remove_file(&link).map_err(Error::io(&link, "remove the link"))?;
+        transfer::sync(self.store.root())
+    }
+}
+
+/// What is to be done with a run; nothing where it has nothing on the drive.
+fn plan(run: &RunInfo, home: &Path) -> Result<Option<Move>> {
+    let (mut folders, mut bytes) = (Vec::new(), 0);
+    for large in LARGE {
+        let (here, far) = (run.dir.join(large), home.join(large));
+        let step = match target(&here)? {
+            Some(to) if to == far => {
+                there(&far)?;
+                Step::Move
+            }
+            // A link that is not of ours.
+            Some(_) => continue,
+            None if !far.exists() || !same(run, home)? => continue,
+            None if !here.exists() => Step::Link,
+            None if transfer::equal(&here, &far)? => Step::Drop,
+            None => continue,
+        };
+        if step != Step::Drop {
+            bytes += transfer::bytes(&far)?;
+        }
+        folders.push((large, step));
+    }
+    if folders.is_empty() {
+        return Ok(None);
+    }
+    idle(run)?;
+    Ok(Some(Move { run: run.dir.clone(), name: name(&run.dir), bytes, folders }))
+}
+
+/// Removes the copies of a run's small files from the drive, and its folder there if nothing else is left in it. A file that
+/// is not what the run has stays.
+fn forget(run: &Path, home: &Path) -> Result<()> {
+    for name in small(home)? {
+        let (mine, copy) = (run.join(&name), home.join(&name));
+        let read = |path: &Path| fs::read(path).map_err(Error::io(path, "read it"));
+        if mine.is_file() && read(&mine)? == read(&copy)? {
+            fs::remove_file(&copy).map_err(Error::io(&copy, "remove it"))?;
+        }
+    }
+    // Not empty: something stays.
+    let _ = fs::remove_dir(home);
+    Ok(())
+}
