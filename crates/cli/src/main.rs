@@ -70,7 +70,7 @@ enum Verb {
     /// Show the last steps of a run as lines, and with --follow those to come
     #[command(after_help = error::EXIT_CODES)]
     Logs(logs_verb::LogsArgs),
-    /// Draw the losses of one run or several, in the terminal or as an SVG file
+    /// Draw the losses of one run or several, in the terminal, as SVG or as PNG
     #[command(after_help = error::EXIT_CODES)]
     Plot(plot_verb::PlotArgs),
     /// Remove runs with all their files

@@ -82,6 +82,30 @@ impl Store {
         }
     }
 
+    /// Refuses what [`Store::create`] would refuse of a run of that name: a name that cannot be or is taken, a folder that
+    /// cannot be written. For before the work; nothing stays behind.
+    pub fn check_new(&self, name: &str) -> Result<()> {
+        if name != "auto" {
+            name::check(name)?;
+            self.free(name)?;
+        }
+        let parent = self.root.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let there = fs::symlink_metadata(&self.root).is_ok();
+        let place = if there { self.root.as_path() } else { parent.unwrap_or(Path::new(".")) };
+        let doing = if there { "write in the results folder" } else { "make the results folder" };
+        let probe = tempfile::Builder::new().prefix(".new-").tempdir_in(place);
+        probe.map(drop).map_err(Error::io(&self.root, doing))
+    }
+
+    /// Refuses a name that is taken, here or on the drive.
+    fn free(&self, name: &str) -> Result<()> {
+        let here = self.root.join(name);
+        if fs::symlink_metadata(&here).is_ok() {
+            return Err(Error::Taken(here));
+        }
+        drive::has(self, name)?.map_or(Ok(()), |there| Err(Error::Taken(there)))
+    }
+
     /// Makes the results folder if need be, not the folders above it.
     pub(crate) fn make_root(&self) -> Result<()> {
         match fs::create_dir(&self.root) {
@@ -137,12 +161,7 @@ impl Store {
     /// content, and a run's folder always has some: of two that race for a name, one wins.
     fn place(&self, recipe: &str, metadata: &Metadata) -> Result<(PathBuf, Lock)> {
         let dir = self.root.join(&metadata.name);
-        if fs::symlink_metadata(&dir).is_ok() {
-            return Err(Error::Taken(dir));
-        }
-        if let Some(there) = drive::has(self, &metadata.name)? {
-            return Err(Error::Taken(there));
-        }
+        self.free(&metadata.name)?;
         let doing = "make the run folder";
         let hidden = Aside::make(&self.root, Use::New).map_err(Error::io(&dir, doing))?;
         let draft = hidden.path().join(&metadata.name);

@@ -14,7 +14,9 @@ impl Store {
     /// written over: nothing on the drive is replaced but copies of files of the same run.
     pub fn plan_attach(&self, drive: &Path) -> Result<Moves> {
         let root = self.root();
-        let real = fs::canonicalize(drive).map_err(Error::io(drive, "find it"))?;
+        let real = fs::canonicalize(drive).map_err(|error| {
+            refused(drive, &format!("cannot find it: {error} (make the folder, or mount the drive)"))
+        })?;
         if !real.is_dir() {
             return Err(refused(drive, "this is no folder (name the folder that is synced)"));
         }
