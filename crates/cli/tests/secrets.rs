@@ -245,3 +245,25 @@ fn no_secret_is_printed_or_written() {
     assert!(files > 40, "only {files} files were looked at");
     assert!(!project.muon.dir().join("results/never").exists());
 }
+
+/// Whatever is printed passes the mask: `output::print` and `progress::note` are the only ways out.
+#[test]
+fn nothing_is_printed_past_the_mask() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(&path).expect("text");
+                for way in ["println!(", "print!(", "dbg!("] {
+                    assert!(!text.contains(way), "{}: {way}...) is not masked", path.display());
+                }
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 30, "only {files} files were looked at");
+}

@@ -109,10 +109,12 @@ pub(crate) fn folder(run: &Path, name: &str) -> Result<PathBuf> {
     if home.exists() {
         same(&store::read(run.to_owned())?, &home)?;
     }
+    // The copies first: they say whose folder it is, should this process end here.
+    fs::create_dir_all(&home).map_err(Error::io(&home, "create the folder"))?;
+    copies(run, &home)?;
     let real = home.join(name);
     fs::create_dir_all(&real).map_err(Error::io(&real, "create the folder"))?;
     symlink(&real, &path).map_err(made)?;
-    copies(run, &home)?;
     Ok(path)
 }
 
