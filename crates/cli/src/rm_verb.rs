@@ -38,6 +38,7 @@ pub fn run(args: &RmArgs) -> anyhow::Result<()> {
     let mut total = 0;
     for run in &found {
         refuse_running(run, args.force)?;
+        run.drive_folder()?;
     }
     for run in &found {
         let (metadata, files) = (run.current()?, run.files()?);

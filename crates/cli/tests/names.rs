@@ -34,8 +34,12 @@ fn a_name_that_is_taken_or_cannot_be_is_refused_first() {
         let flag = format!("--name={name}");
         fails_early(&muon, &[&flag], 2);
     }
-    let told = muon.fails(&[&DATA[..], &["--name", "other"]].concat(), 3);
-    assert!(told.contains("bad.jsonl"), "{told}");
+    let output = muon.run(&[&DATA[..], &["--name", "other"]].concat());
+    assert!(
+        output.status.code() == Some(3) && stderr(&output).contains("error: bad.jsonl"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!(std::fs::read_dir(muon.dir().join("results")).expect("results").count(), 1, "nothing stays");
 }
 

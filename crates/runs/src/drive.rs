@@ -64,6 +64,13 @@ impl Store {
     }
 }
 
+impl RunInfo {
+    /// The run's folder on the drive, where it is on one; an error where the drive is not there.
+    pub fn drive_folder(&self) -> Result<Option<PathBuf>> {
+        home(&self.dir)
+    }
+}
+
 impl Moves {
     /// The runs that are to be moved, with their bytes.
     pub fn runs(&self) -> impl Iterator<Item = (&str, u64)> {

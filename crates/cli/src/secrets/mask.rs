@@ -46,7 +46,7 @@ pub fn mask<'a, 's>(text: &'a str, secrets: impl Iterator<Item = &'s str>) -> Co
 
 /// Marks in `hidden`, which is made when the first is found, the bytes of every piece of `secret`.
 fn cover(text: &[u8], secret: &[u8], hidden: &mut Vec<bool>) {
-    let piece = secret.len().div_ceil(2).max(LEAST);
+    let piece = (secret.len() / 2).max(LEAST);
     if secret.len() < piece {
         return;
     }
