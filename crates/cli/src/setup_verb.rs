@@ -165,6 +165,15 @@ fn moved(args: &SetupArgs, moves: &Moves, [state, would, done]: [&'static str; 3
         bar.begin("moving the runs", Some(moves.bytes()));
         moves.execute(&mut |bytes| bar.advance(bytes))?;
         bar.end();
+        // What is no copy of a run's file stays there.
+        for kept in
+            names.iter().map(|name| moves.drive().join(name)).filter(|kept| args.undo && kept.exists())
+        {
+            note(&format!(
+                "warning: {} has files that the run has not, or otherwise: they stay",
+                kept.display()
+            ));
+        }
     }
     let verb = if args.dry_run { would } else { done };
     let runs = if names.len() == 1 { "run" } else { "runs" };

@@ -167,6 +167,19 @@ fn a_move_that_was_interrupted_anywhere_goes_on() {
     }
 }
 
+#[test]
+fn what_an_interrupted_way_back_left_on_the_drive_goes() {
+    let (_folder, store, drive) = store(&std::env::temp_dir());
+    let drive = fs::canonicalize(drive.path()).unwrap();
+    let was = content(store.root());
+    std::os::unix::fs::symlink(&drive, store.root().join(".drive")).unwrap();
+    small(&store.root().join("one"), &drive.join("one"));
+    fs::create_dir_all(drive.join("one/.moving-model")).unwrap();
+    fs::create_dir_all(drive.join("two")).unwrap();
+    detach(&store).unwrap();
+    assert_eq!((content(store.root()), fs::read_dir(&drive).unwrap().count()), (was, 0));
+}
+
 /// The copies that come first.
 fn small(here: &Path, there: &Path) {
     fs::create_dir_all(there).unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{LARGE, LINK, Move, Moves, Step, idle, name, refused, same, small, target, there, transfer};
 use crate::lock::Lock;
-use crate::{Error, Result, RunInfo, Store};
+use crate::{Error, Result, RunInfo, Store, metadata};
 
 impl Store {
     /// What it takes to bring everything back and to forget the drive; nothing where there is none. Refused while a process
@@ -44,7 +44,7 @@ impl Moves {
             }
             forget(&one.run, &home)?;
         }
-        if self.store.plan_detach()?.is_some_and(|left| !left.runs.is_empty()) {
+        if self.store.plan_detach()?.is_some_and(|left| left.runs.iter().any(|one| !one.folders.is_empty())) {
             return Err(refused(self.store.root(), "a run began meanwhile (try again)"));
         }
         let link = self.store.root().join(LINK);
@@ -75,7 +75,8 @@ fn plan(run: &RunInfo, home: &Path) -> Result<Option<Move>> {
         }
         folders.push((large, step));
     }
-    if folders.is_empty() {
+    // Of a run that is back, an interrupted move may have left its copies there.
+    if folders.is_empty() && (!home.exists() || same(run, home).is_err()) {
         return Ok(None);
     }
     idle(run)?;
@@ -85,7 +86,10 @@ fn plan(run: &RunInfo, home: &Path) -> Result<Option<Move>> {
 /// Removes the copies of a run's small files from the drive, and its folder there if nothing else is left in it. A file that
 /// is not what the run has stays.
 fn forget(run: &Path, home: &Path) -> Result<()> {
-    for name in small(home)? {
+    let mut names = small(home)?;
+    // That which says whose folder it is goes last.
+    names.sort_by_key(|name| name == metadata::FILE);
+    for name in names {
         let (mine, copy) = (run.join(&name), home.join(&name));
         let read = |path: &Path| fs::read(path).map_err(Error::io(path, "read it"));
         if mine.is_file() && read(&mine)? == read(&copy)? {
