@@ -211,7 +211,6 @@ fn refused(path: &Path, what: &str) -> Error {
 fn idle(run: &RunInfo) -> Result<()> {
     let path = run.dir.join(lock::FILE);
     match run.writer()? {
-        Writer::Gone => Ok(()),
         Writer::Alive => {
             let holder = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Holder>(&text).ok());
             Err(Error::Busy { run: run.dir.clone(), holder })
@@ -220,7 +219,7 @@ fn idle(run: &RunInfo) -> Result<()> {
             &path,
             "a process of another host may still write this run (if that is gone, remove this file)",
         )),
-        Writer::Unknown => Ok(()),
+        Writer::Gone | Writer::Unknown => Ok(()),
     }
 }
 
@@ -229,12 +228,12 @@ fn idle(run: &RunInfo) -> Result<()> {
 fn same(run: &RunInfo, home: &Path) -> Result<bool> {
     let theirs = match Metadata::read(home) {
         Err(Error::NoMetadata(_)) => {
-            let entries = fs::read_dir(home).map_err(Error::io(home, "list it"))?;
+            let mut entries = fs::read_dir(home).map_err(Error::io(home, "list it"))?;
             let hidden = |entry: std::io::Result<fs::DirEntry>| {
                 entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with('.'))
             };
             // Made by a move that was interrupted at once.
-            if entries.map(hidden).all(|hidden| hidden) {
+            if entries.all(hidden) {
                 return Ok(false);
             }
             return Err(refused(home, "something else has this name on the drive (move or rename it)"));

@@ -230,8 +230,11 @@ fn records_of_runs_from_elsewhere_and_links_of_ones_own_stay() {
         fs::read_to_string(store.root().join("one/metadata.json")).unwrap().replace("\"one\"", "\"record\"");
     fs::write(record.join("metadata.json"), text).unwrap();
     let own = tempfile::tempdir().unwrap();
-    fs::rename(store.root().join("two/model"), own.path().join("model")).unwrap();
-    std::os::unix::fs::symlink(own.path().join("model"), store.root().join("two/model")).unwrap();
+    for large in ["model", "checkpoints"] {
+        let (here, there) = (store.root().join("two").join(large), own.path().join(large));
+        fs::rename(&here, &there).unwrap();
+        std::os::unix::fs::symlink(&there, &here).unwrap();
+    }
     attach(&store, drive.path()).unwrap();
     assert!(!drive.path().join("record").exists());
     assert!(own.path().join("model/model.safetensors").is_file());
@@ -247,7 +250,11 @@ fn records_of_runs_from_elsewhere_and_links_of_ones_own_stay() {
 fn checkpoints_are_pruned_on_the_drive_and_a_taken_name_is_taken_there_too() {
     let (_folder, store, drive) = store(&std::env::temp_dir());
     attach(&store, drive.path()).unwrap();
-    let (run, _) = store.resume("one").unwrap();
+    let (mut run, _) = store.resume("one").unwrap();
+    run.metadata.steps_done = 3;
+    run.write_metadata().unwrap();
+    let copy = fs::read_to_string(drive.path().join("one/metadata.json")).unwrap();
+    assert!(copy.contains("\"steps_done\": 3"), "the copy follows: {copy}");
     for step in [2, 3] {
         let draft = run.checkpoints().draft(step).unwrap();
         draft.put("state", b"later").unwrap();

@@ -63,12 +63,11 @@ fn plan(run: &RunInfo, home: &Path) -> Result<Option<Move>> {
                 there(&far)?;
                 Step::Move
             }
-            // A link that is not of ours.
-            Some(_) => continue,
             None if !far.exists() || !same(run, home)? => continue,
             None if !here.exists() => Step::Link,
             None if transfer::equal(&here, &far)? => Step::Drop,
-            None => continue,
+            // A link that is not of ours, or a folder that is not the same.
+            Some(_) | None => continue,
         };
         if step != Step::Drop {
             bytes += transfer::bytes(&far)?;
