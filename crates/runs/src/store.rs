@@ -93,8 +93,7 @@ impl Store {
         let there = fs::symlink_metadata(&self.root).is_ok();
         let place = if there { self.root.as_path() } else { parent.unwrap_or(Path::new(".")) };
         let doing = if there { "write in the results folder" } else { "make the results folder" };
-        let probe = tempfile::Builder::new().prefix(".new-").tempdir_in(place);
-        probe.map(drop).map_err(Error::io(&self.root, doing))
+        Aside::make(place, Use::New).map(drop).map_err(Error::io(&self.root, doing))
     }
 
     /// Refuses a name that is taken, here or on the drive.
