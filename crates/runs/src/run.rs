@@ -26,9 +26,11 @@ pub struct Run {
 pub struct Record(RunInfo);
 
 impl Record {
-    /// Replaces `metadata.json` by them. They must be written before newer ones are.
+    /// Replaces `metadata.json` by them, and the drive's copies of the run's small files where there is one. They must be
+    /// written before newer ones are.
     pub fn write(&self) -> Result<()> {
-        self.0.metadata.write(&self.0.dir)
+        self.0.metadata.write(&self.0.dir)?;
+        drive::mirror(&self.0.dir)
     }
 }
 
