@@ -10,7 +10,7 @@ use super::scene::{Anchor, Colour, Item, MARKER, Scene, Stroke, Text};
 
 /// Pixels for each pixel of the drawing.
 const SCALE: f32 = 2.0;
-/// DejaVu Sans, Latin letters and some signs (see `font/LICENSE`).
+/// `DejaVu` Sans, Latin letters and some signs (see `font/LICENSE`).
 const REGULAR: &[u8] = include_bytes!("font/DejaVuSans.ttf");
 const BOLD: &[u8] = include_bytes!("font/DejaVuSans-Bold.ttf");
 /// What stands for a character that the font has not.
@@ -61,7 +61,7 @@ fn marker(ground: &mut Pixmap, (x, y): (f64, f64), colour: Colour) {
 
 fn text(ground: &mut Pixmap, of: &Text, face: &Face) {
     let scale = of.size as f32 / f32::from(face.units_per_em());
-    let glyphs: Vec<GlyphId> = of.text.chars().filter_map(|c| glyph(face, c)).collect();
+    let glyphs: Vec<GlyphId> = of.line.chars().filter_map(|c| glyph(face, c)).collect();
     let advance = |id: &GlyphId| f32::from(face.glyph_hor_advance(*id).unwrap_or(0)) * scale;
     let long: f32 = glyphs.iter().map(advance).sum();
     let mut x = match of.anchor {

@@ -25,6 +25,9 @@ pub(super) enum Item {
 /// Radius of a marker, and the width of its edge, half of which lies within.
 pub(super) const MARKER: (f64, f64) = (4.0, 1.2);
 
+/// The size of the font of all but titles.
+pub(super) const BODY: f64 = 12.0;
+
 /// How a line is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Stroke {
@@ -39,7 +42,7 @@ pub(super) struct Stroke {
 /// One line of text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Text {
-    pub text: String,
+    pub line: String,
     /// On the baseline: where the text begins, or what [`Anchor`] says.
     pub at: (f64, f64),
     pub anchor: Anchor,
@@ -71,10 +74,10 @@ impl Stroke {
 }
 
 impl Text {
-    /// A text of size 12 that begins at a point.
-    pub fn new(text: impl Into<String>, at: (f64, f64), colour: Colour) -> Self {
+    /// A text of the usual size that begins at a point.
+    pub fn new(line: impl Into<String>, at: (f64, f64), colour: Colour) -> Self {
         let (anchor, bold) = (Anchor::Start, false);
-        Self { text: text.into(), at, anchor, size: 12.0, colour, bold, upwards: false }
+        Self { line: line.into(), at, anchor, size: BODY, colour, bold, upwards: false }
     }
 
     /// The same about another point of it.

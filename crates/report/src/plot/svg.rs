@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::scene::{Anchor, Colour, Item, MARKER, Scene, Stroke, Text};
+use super::scene::{Anchor, BODY, Colour, Item, MARKER, Scene, Stroke, Text};
 
 const FONT: &str = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif";
 
@@ -10,23 +10,19 @@ const FONT: &str = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Helveti
 pub(super) fn document(scene: &Scene) -> String {
     let (w, h) = (scene.width, scene.height);
     let mut svg = format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" font-family="{FONT}" font-size="12" fill="none" stroke-linejoin="round" stroke-linecap="round">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" font-family="{FONT}" font-size="{BODY}" fill="none" stroke-linejoin="round" stroke-linecap="round">
 <title>{}</title>
 <rect width="{w}" height="{h}" fill="#ffffff"/>
 "##,
         escape(&scene.title)
     );
     for item in &scene.items {
-        svg.push_str(&match item {
+        let element = match item {
             Item::Line(points, stroke) => line(points, stroke),
-            Item::Marker((x, y), colour) => format!(
-                r##"<circle cx="{x:.1}" cy="{y:.1}" r="{}" fill="{}" stroke="#ffffff" stroke-width="{}"/>"##,
-                MARKER.0,
-                hex(*colour),
-                MARKER.1
-            ),
+            Item::Marker(at, colour) => marker(*at, *colour),
             Item::Text(of) => text(of),
-        });
+        };
+        svg.push_str(&element);
         svg.push('\n');
     }
     svg.push_str("</svg>\n");
@@ -49,6 +45,13 @@ fn line(points: &[(f64, f64)], stroke: &Stroke) -> String {
     format!(r#"<path stroke="{colour}" stroke-width="{width}"{opacity}{dash} d="{path}"/>"#)
 }
 
+fn marker((x, y): (f64, f64), colour: Colour) -> String {
+    let ((radius, edge), fill) = (MARKER, hex(colour));
+    format!(
+        r##"<circle cx="{x:.1}" cy="{y:.1}" r="{radius}" fill="{fill}" stroke="#ffffff" stroke-width="{edge}"/>"##
+    )
+}
+
 fn text(of: &Text) -> String {
     let (x, y) = of.at;
     let place = if of.upwards {
@@ -56,14 +59,15 @@ fn text(of: &Text) -> String {
     } else {
         format!(r#"x="{x:.1}" y="{y:.1}""#)
     };
-    let size = if of.size == 12.0 { String::new() } else { format!(r#" font-size="{}""#, of.size) };
+    let usual = (of.size - BODY).abs() < f64::EPSILON;
+    let size = if usual { String::new() } else { format!(r#" font-size="{}""#, of.size) };
     let weight = if of.bold { r#" font-weight="600""# } else { "" };
     let anchor = match of.anchor {
         Anchor::Start => "",
         Anchor::Middle => r#" text-anchor="middle""#,
         Anchor::End => r#" text-anchor="end""#,
     };
-    format!(r#"<text {place}{size}{weight}{anchor} fill="{}">{}</text>"#, hex(of.colour), escape(&of.text))
+    format!(r#"<text {place}{size}{weight}{anchor} fill="{}">{}</text>"#, hex(of.colour), escape(&of.line))
 }
 
 fn hex(colour: Colour) -> String {
