@@ -8,6 +8,7 @@ use clap::{Args, builder::NonEmptyStringValueParser};
 use train::recipe::{self, Resolved, Setting, Sources, model_key};
 
 use crate::error::Usage;
+use crate::secrets;
 
 /// Flags of all training verbs. Every one but `--published`, `--recipe`, `--set` and `--dry-run` sets one key of the
 /// recipe; values are checked there, against the same table as those of a recipe file.
@@ -161,6 +162,22 @@ pub fn key_value(text: &str) -> Result<(&str, &str), Usage> {
     Ok((key.trim(), value))
 }
 
+/// Refuses arguments that contain a secret: every user of the machine can read them.
+pub fn without_secrets(arguments: &[OsString]) -> Result<(), Usage> {
+    let mut numbered = arguments.iter().zip(0..).skip(1);
+    numbered.try_for_each(|(text, number)| {
+        secrets::refuse(&format!("argument {number} of the command line"), text.as_encoded_bytes())
+    })
+}
+
+/// The recipe if none of its values contains a secret: it is written down with the run.
+pub fn recipe_without_secrets(resolved: Resolved) -> Result<Resolved, Usage> {
+    for (key, value, from) in resolved.rows() {
+        secrets::refuse(&format!("{key} (from {from})"), value.as_bytes())?;
+    }
+    Ok(resolved)
+}
+
 /// The arguments with hyphens for the underscores in the names of flags: `--block_size=3` is `--block-size=3`. What
 /// follows a bare `--` is no flag.
 pub fn hyphens(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -189,7 +206,7 @@ impl RecipeArgs {
             let key = if adamw { "optimizer.adamw.weight_decay" } else { "optimizer.weight_decay" };
             flags.push(setting(key, decay, "--wd"));
         }
-        Ok(recipe::resolve(&self.sources(&environment, &flags))?)
+        Ok(recipe_without_secrets(recipe::resolve(&self.sources(&environment, &flags))?)?)
     }
 
     fn sources<'a>(&'a self, environment: &'a [(String, String)], flags: &'a [Setting]) -> Sources<'a> {

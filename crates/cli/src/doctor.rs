@@ -5,6 +5,7 @@ use tensor::cuda::{Gpu, cache_folder, survey};
 
 use crate::machine;
 use crate::output::{columns, print};
+use crate::secrets::{self, Origin};
 
 /// Prints the processor, the memory, every CUDA library and every GPU.
 pub fn run() -> anyhow::Result<()> {
@@ -45,7 +46,21 @@ pub fn run() -> anyhow::Result<()> {
         }
     };
     rows.push(["verdict".to_string(), verdict]);
+    rows.push(["secrets".to_string(), set_secrets()]);
     Ok(print(&columns(&rows))?)
+}
+
+/// Which secrets are set, by name, and where.
+fn set_secrets() -> String {
+    if let Some(wrong) = secrets::wrong() {
+        return format!("refused: {wrong}");
+    }
+    let one = |(name, origin): (&str, Origin)| match origin {
+        Origin::Environment => format!("{name} (environment)"),
+        Origin::File => format!("{name} ({})", secrets::FILE),
+    };
+    let all: Vec<String> = secrets::names().into_iter().map(one).collect();
+    if all.is_empty() { format!("none (muon setup makes {})", secrets::FILE) } else { all.join(", ") }
 }
 
 fn gpu(ordinal: usize) -> String {

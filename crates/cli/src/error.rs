@@ -1,9 +1,11 @@
 //! From the libraries' errors to one line on standard error and a documented exit code.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 
 use train::recipe::{self, Origin};
+
+use crate::progress::note;
 
 /// The exit codes, as `--help` shows them.
 pub const EXIT_CODES: &str = "\
@@ -62,7 +64,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
     if error.chain().any(reader_is_gone) {
         return 0;
     }
-    let _ = writeln!(io::stderr(), "error: {}", line(error));
+    note(&format!("error: {}", line(error)));
     error.chain().find_map(code).unwrap_or(INTERNAL)
 }
 
@@ -82,9 +84,9 @@ pub fn report_usage(error: &clap::Error) -> u8 {
         let _ = error.print();
         return USAGE;
     }
-    let _ = writeln!(io::stderr(), "error: {}", line.trim_start_matches("error: "));
+    note(&format!("error: {}", line.trim_start_matches("error: ")));
     for tip in tips {
-        let _ = writeln!(io::stderr(), "  hint: {}", tip.trim_start_matches("tip: "));
+        note(&format!("  hint: {}", tip.trim_start_matches("tip: ")));
     }
     USAGE
 }

@@ -18,6 +18,8 @@ mod progress;
 mod resume_verb;
 mod rm_verb;
 mod runs_verb;
+mod secrets;
+mod setup_verb;
 mod show_verb;
 mod signals;
 mod store_args;
@@ -68,7 +70,7 @@ enum Verb {
     /// Show the last steps of a run as lines, and with --follow those to come
     #[command(after_help = error::EXIT_CODES)]
     Logs(logs_verb::LogsArgs),
-    /// Draw the losses of one run or several, in the terminal or as an SVG file
+    /// Draw the losses of one run or several, in the terminal, as SVG or as PNG
     #[command(after_help = error::EXIT_CODES)]
     Plot(plot_verb::PlotArgs),
     /// Remove runs with all their files
@@ -80,6 +82,9 @@ enum Verb {
     /// Time the parts of training
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Prepare this project: a file for secrets, and with --drive-path a synced folder for what is large
+    #[command(after_help = error::EXIT_CODES)]
+    Setup(setup_verb::SetupArgs),
     /// Commit code and the records of runs to git, never weights, data or secrets
     #[command(after_help = error::EXIT_CODES)]
     Commit(commit_verb::CommitArgs),
@@ -95,12 +100,22 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    secrets::start();
     // This thread is one of the pool's, so that an operation on the CPU need not wake another to begin.
     rayon::ThreadPoolBuilder::new().use_current_thread().build_global().expect("no pool was built before");
-    let cli = match Cli::try_parse_from(args::hyphens(std::env::args_os())) {
+    let arguments = args::hyphens(std::env::args_os());
+    if let Err(error) = args::without_secrets(&arguments) {
+        return ExitCode::from(error::report(&error.into()));
+    }
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(error::report_usage(&error)),
     };
+    // What cannot read them whole cannot mask them either; these verbs meet none.
+    let meets_none = matches!(cli.verb, Verb::Doctor | Verb::Completions(_) | Verb::Man(_));
+    if let Some(error) = secrets::wrong().filter(|_| !meets_none) {
+        return ExitCode::from(error::report(&error.into()));
+    }
     let done = match &cli.verb {
         Verb::Baseline(recipe) => {
             let choice = Choice { optimizer: Some(("muon", "baseline")), settings: Vec::new() };
@@ -121,6 +136,7 @@ fn main() -> ExitCode {
         Verb::Rm(args) => rm_verb::run(args),
         Verb::Lab(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
+        Verb::Setup(args) => setup_verb::run(args),
         Verb::Commit(args) => commit_verb::run(args),
         Verb::Doctor => doctor::run(),
         Verb::Completions(args) => completions_verb::run(args, Cli::command()),

@@ -5,10 +5,12 @@ use std::io::{self, IsTerminal, Write};
 
 use report::Charset;
 
-/// Writes `text` and a newline to standard output.
+use crate::secrets::mask;
+
+/// Writes `text`, its secrets masked, and a newline to standard output.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.trim_end().as_bytes())?;
+    out.write_all(mask(text.trim_end()).as_bytes())?;
     out.write_all(b"\n")?;
     out.flush()
 }

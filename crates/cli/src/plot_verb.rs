@@ -1,12 +1,11 @@
-//! `muon plot`: loss curves of runs, in characters or as SVG.
+//! `muon plot`: loss curves of runs, in characters, as SVG or as PNG.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use report::{Loss, TextPlot, loss_svg, loss_text, of_one, of_several};
+use report::{Loss, TextPlot, loss_png, loss_svg, loss_text, of_one, of_several};
 use runs::{Metadata, Metrics};
 
 use crate::error::BadFile;
@@ -27,9 +26,9 @@ pub struct PlotArgs {
     runs: Vec<String>,
     #[command(flatten)]
     store: StoreArgs,
-    /// Write an SVG file
-    #[arg(long, value_name = "FILE.svg")]
-    out: Option<PathBuf>,
+    /// Write a file, SVG or PNG by its ending; may be given many times
+    #[arg(long, value_name = "FILE", visible_aliases = ["svg", "png"])]
+    out: Vec<PathBuf>,
     /// Draw in characters; the default without --out
     #[arg(long)]
     terminal: bool,
@@ -43,11 +42,11 @@ pub struct PlotArgs {
 
 /// Draws one run's losses, or one loss of several runs.
 pub fn run(args: &PlotArgs) -> anyhow::Result<()> {
-    if let Some(out) = args.out.as_deref().filter(|out| out.extension() != Some(OsStr::new("svg"))) {
-        return Err(usage(format!(
-            "--out {}: only SVG is written (give a name that ends in .svg)",
-            out.display()
-        )));
+    for out in &args.out {
+        if !["svg", "png"].iter().any(|kind| is(out, kind)) {
+            let out = out.display();
+            return Err(usage(format!("--out {out}: give a name that ends in .svg or .png")));
+        }
     }
     let mut runs: Vec<(Metadata, Metrics)> = Vec::new();
     for run in args.store.find_all(&args.runs)? {
@@ -62,16 +61,23 @@ pub fn run(args: &PlotArgs) -> anyhow::Result<()> {
         _ => of_several(&runs, if args.validation { Loss::Validation } else { Loss::Train }),
     };
     options.log_y = args.log;
-    if let Some(out) = &args.out {
-        write(out, &loss_svg(&series, &options))?;
+    for out in &args.out {
+        let svg = || loss_svg(&series, &options).into_bytes();
+        let file = if is(out, "png") { loss_png(&series, &options) } else { svg() };
+        write(out, &file)?;
         note(&format!("wrote {}", out.display()));
     }
-    if args.terminal || args.out.is_none() {
+    if args.terminal || args.out.is_empty() {
         let (width, height) = size(series.len());
         let plot = TextPlot { width, height, charset: charset(), colour: colour() };
         print(&loss_text(&series, &options, plot))?;
     }
     Ok(())
+}
+
+/// Whether a name ends so.
+fn is(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|is| is.eq_ignore_ascii_case(ending))
 }
 
 /// Characters across and lines for the plot itself.
@@ -92,12 +98,12 @@ fn colour() -> bool {
 }
 
 /// Writes a file whole or not at all.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let written = tempfile::Builder::new()
         .prefix(".")
         .make_in(folder, |at| File::create_new(at))
-        .and_then(|mut file| file.as_file_mut().write_all(text.as_bytes()).map(|()| file))
+        .and_then(|mut file| file.as_file_mut().write_all(bytes).map(|()| file))
         .and_then(|file| file.persist(path).map_err(|error| error.error));
     written.map(drop).map_err(|error| {
         let reason = format!("cannot write it: {error} (choose a folder that is there and writable)");

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::format;
 
+use crate::secrets::mask;
+
 /// How often a plain line comes, where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -27,7 +29,7 @@ impl data::Progress for Reading {
             None => "{msg} {bytes}, {bytes_per_sec}",
         };
         let bar = bar(total_bytes, template);
-        bar.set_message(what.to_string());
+        bar.set_message(mask(what).into_owned());
         if bar.is_hidden() {
             note(&format!(
                 "{what}{}",
@@ -107,7 +109,7 @@ fn bar(total: Option<u64>, template: &str) -> ProgressBar {
     ProgressBar::with_draw_target(total, target).with_style(style)
 }
 
-/// A line on standard error; a closed one is no reason to stop a run.
+/// A line on standard error, its secrets masked; a closed one is no reason to stop a run.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", mask(line));
 }

@@ -10,7 +10,7 @@ use train::recipe::{self, Sources};
 use train::schedule::Shape;
 use train::{Point, Why};
 
-use crate::args::{environment, key_value, setting};
+use crate::args::{environment, key_value, recipe_without_secrets, setting};
 use crate::error::Usage;
 use crate::machine;
 use crate::progress::{Reading, note};
@@ -90,7 +90,7 @@ pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     }
     let file = run.dir().join("recipe.toml");
     let sources = Sources { published: false, file: Some(&file), environment: &environment, flags: &flags };
-    let mut resolved = recipe::resolve(&sources)?;
+    let mut resolved = recipe_without_secrets(recipe::resolve(&sources)?)?;
     let device = Device::parse(&resolved.recipe.train.device)?;
     let machine = machine::Found::on(device)?;
     let precision = resolved.recipe.train.precision.on(machine.place.device.is_cuda());

@@ -9,6 +9,7 @@ use runs::{RunInfo, State, Writer, total_bytes};
 
 use crate::output::print;
 use crate::progress::note;
+use crate::secrets::mask;
 use crate::store_args::{StoreArgs, usage};
 
 /// Flags of `rm`.
@@ -37,6 +38,7 @@ pub fn run(args: &RmArgs) -> anyhow::Result<()> {
     let mut total = 0;
     for run in &found {
         refuse_running(run, args.force)?;
+        run.drive_folder()?;
     }
     for run in &found {
         let (metadata, files) = (run.current()?, run.files()?);
@@ -79,7 +81,7 @@ fn confirmed(question: &str) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         return Err(usage("rm asks before it removes, and there is no terminal to ask on (--yes removes)"));
     }
-    write!(io::stderr(), "{question} [y/N] ").context("cannot ask")?;
+    write!(io::stderr(), "{} [y/N] ", mask(question)).context("cannot ask")?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))

@@ -1,6 +1,6 @@
 //! `muon train` and the verbs that are other names for it.
 
-use runs::{Row, Run, Spike};
+use runs::{Row, Run, Spike, Store};
 use tensor::Device;
 use train::{Observer, Saved};
 
@@ -10,8 +10,8 @@ use crate::progress::{Reading, Steps, note};
 use crate::signals::Signals;
 use crate::{dry_run, machine};
 
-/// File of the loss curve in a run's folder.
-const CURVE: &str = "loss.svg";
+/// Files of the loss curve in a run's folder.
+const CURVE: [&str; 2] = ["loss.svg", "loss.png"];
 
 /// Resolves the recipe, then shows it (`--dry-run`) or runs it.
 pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
@@ -26,6 +26,8 @@ pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
     for text in &resolved.notes {
         note(&format!("note: {text}"));
     }
+    // What would stop the run at its first write stops it before the work.
+    Store::new(&resolved.recipe.run.results).check_new(&resolved.recipe.run.name)?;
     let prepared = train::prepare(&resolved, &machine.place, &Reading::default())?;
     if let Some(text) = &prepared.room().note {
         note(&format!("note: {text}"));
@@ -39,8 +41,9 @@ pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
 pub fn close(run: &Run) -> anyhow::Result<()> {
     let info = run.info();
     let metrics = info.metrics()?;
-    let curve = report::loss_curve(&info.metadata, &metrics);
-    run.write_file(CURVE, curve.as_bytes())?;
+    let (series, options) = report::of_one(&info.metadata, &metrics);
+    run.write_file(CURVE[0], report::loss_svg(&series, &options).as_bytes())?;
+    run.write_file(CURVE[1], &report::loss_png(&series, &options))?;
     Ok(print(&report::closing_table(&info, &metrics, charset()))?)
 }
 

@@ -230,10 +230,15 @@ fn plots_in_characters_and_as_svg() {
     let one = muon.shows(&["plot", "last", "--out", "one.svg", "--terminal", "--log"]);
     assert!(one.starts_with("adamw-c") && muon.files().contains(&"one.svg".to_string()), "{one}");
     assert!(muon.shows(&["plot", "muon", "--validation"]).contains("validation loss of muon-a"));
-    let told = muon.fails(&["plot", "muon", "--out", "x.png"], 2);
-    assert!(told.contains(".svg"), "{told}");
+    let shown = muon.shows(&["plot", "muon", "--svg", "b.SVG", "--png", "b.png"]);
+    assert_eq!(shown.trim(), "");
+    let png = fs::read(muon.dir().join("b.png")).expect("a file");
+    // Width and height are in the first chunk.
+    assert!(png.starts_with(b"\x89PNG\r\n") && png[16..24] == [0, 0, 7, 8, 0, 0, 4, 16], "{:?}", &png[..24]);
+    let told = muon.fails(&["plot", "muon", "--out", "x.pdf"], 2);
+    assert!(told.contains(".svg or .png"), "{told}");
     muon.fails(&["plot", "muon", "--out", "none/x.svg"], 3);
-    assert_eq!(muon.files().len(), 3, "two plots and the results");
+    assert_eq!(muon.files().len(), 5, "four plots and the results");
 }
 
 #[test]

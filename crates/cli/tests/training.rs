@@ -59,6 +59,7 @@ fn a_run_leaves_its_folder_and_comes_out_the_same_again() {
         "metadata.json",
         "metrics.csv",
         "loss.svg",
+        "loss.png",
         "model/config.json",
         "model/model.safetensors",
     ] {

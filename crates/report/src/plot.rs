@@ -1,12 +1,15 @@
-//! Loss curves as SVG: self-contained (no script, no font, no link), the same bytes for the same input; and in characters.
+//! Loss curves as SVG, as PNG and in characters: the same bytes for the same input.
 
 mod draw;
+mod png;
 mod runs;
 mod scale;
+mod scene;
+mod svg;
 mod text;
 mod thin;
 
-pub use draw::loss_svg;
+pub use draw::{loss_png, loss_svg};
 pub use runs::{Loss, loss_curve, of_one, of_several};
 pub use text::{TextPlot, loss_text};
 

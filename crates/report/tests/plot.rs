@@ -4,9 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use report::{
-    Charset, Floor, Kind, Loss, PlotOptions, Series, TextPlot, loss_curve, loss_svg, loss_text, of_several,
+    Charset, Floor, Kind, Loss, PlotOptions, Series, TextPlot, loss_curve, loss_png, loss_svg, loss_text,
+    of_several,
 };
 use runs::{Metadata, Metrics, Row, Setup};
+use tiny_skia::{Pixmap, PremultipliedColorU8};
 
 /// Noise in [-0.5, 0.5) that is the same everywhere (splitmix64).
 fn noise(at: u64) -> f64 {
@@ -94,6 +96,44 @@ fn the_drawing_of_a_small_plot() {
     let svg = loss_svg(&all, &options);
     keep("small", &svg);
     insta::assert_snapshot!(svg);
+}
+
+#[test]
+fn a_png_has_the_lines_the_markers_and_the_text() {
+    let points: Vec<(f64, f64)> = (0..200).map(|at| (at as f64, falling(at, 20.0))).collect();
+    let plot = |title: &str, points: Vec<(f64, f64)>| {
+        let all = [
+            series(Kind::Curve, points.clone()),
+            series(Kind::Points, points.into_iter().step_by(40).collect()),
+        ];
+        let floor = Some(Floor { label: "entropy floor".into(), value: 1.9 });
+        let options = PlotOptions {
+            title: title.into(),
+            subtitle: "muon \u{b7} granite-nano (1.26M parameters)".into(),
+            floor,
+            ..PlotOptions::default()
+        };
+        loss_png(&all, &options)
+    };
+    let png = plot("a run", points.clone());
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plots");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("small.png"), &png).unwrap();
+    assert_eq!(png, plot("a run", points.clone()), "the same bytes");
+    let picture = Pixmap::decode_png(&png).unwrap();
+    assert_eq!((picture.width(), picture.height()), (1800, 1040));
+    let count = |wanted: (u8, u8, u8)| {
+        let is = |pixel: &&PremultipliedColorU8| (pixel.red(), pixel.green(), pixel.blue()) == wanted;
+        picture.pixels().iter().filter(is).count()
+    };
+    assert!(count((0x1f, 0x5f, 0xd0)) > 2000, "the smoothed line");
+    assert!(count((0xd9, 0x48, 0x0f)) > 5 * 100, "the markers");
+    assert!(count((0x1b, 0x1f, 0x24)) > 300 && count((0x40, 0x48, 0x52)) > 300, "title and labels");
+    assert!(count((255, 255, 255)) > 1_500_000 && picture.pixels().iter().all(|pixel| pixel.alpha() == 255));
+    assert_ne!(png, plot("another run", points));
+    // What the font has not, and what has no line, is no reason to fail.
+    assert!(!plot("\u{6f22}\u{5b57}\u{1}\u{1f600}", vec![(1.0, f64::NAN), (2.0, 3.0)]).is_empty());
+    assert!(!plot("", vec![]).is_empty());
 }
 
 #[test]

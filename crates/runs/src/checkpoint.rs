@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use blake3::Hasher;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, atomic, metrics};
+use crate::{Error, Result, atomic, drive, metrics};
 
 /// The version of the manifest's layout.
 const FORMAT: u32 = 1;
@@ -106,7 +106,7 @@ impl Checkpoints {
 
     /// Begins the checkpoint after `step` in a hidden folder.
     pub fn draft(&self, step: u64) -> Result<Draft> {
-        let dir = self.dir.join(format!(".{PREFIX}{step}"));
+        let dir = drive::folder(&self.run, FOLDER)?.join(format!(".{PREFIX}{step}"));
         remove(&dir)?;
         fs::create_dir_all(&dir).map_err(Error::io(&dir, "create the folder"))?;
         Ok(Draft { of: self.clone(), dir, step })

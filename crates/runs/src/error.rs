@@ -121,6 +121,14 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// The drive is not there, or has what must not be written over.
+    #[error("{}: {what}", path.display())]
+    Drive {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        what: String,
+    },
     /// A path that is not a plain file name below the run folder, or that the store writes itself.
     #[error(
         "`{0}`: not a file a run may write (give a relative path without `..` that the store does not keep itself)"

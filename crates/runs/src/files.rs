@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::aside::{self, Aside, Use};
-use crate::{Error, Metrics, Result, RunInfo, Store};
+use crate::{Error, Metrics, Result, RunInfo, Store, drive};
 
 /// One file of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,8 @@ pub fn total_bytes(files: &[RunFile]) -> u64 {
 }
 
 impl RunInfo {
-    /// All files of the run, by path. Links are not followed; what disappears meanwhile is left out.
+    /// All files of the run, by path, those on the drive too. Other links are not followed; what disappears meanwhile is left
+    /// out.
     pub fn files(&self) -> Result<Vec<RunFile>> {
         let mut files = Vec::new();
         let mut folders = vec![PathBuf::new()];
@@ -39,6 +40,7 @@ impl RunInfo {
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(Error::io(&entry.path(), "read its size")(error)),
                     Ok(found) if found.is_dir() => folders.push(path),
+                    Ok(_) if drive::is_link_to_folder(&self.dir, &path) => folders.push(path),
                     Ok(found) => files.push(RunFile { path, bytes: found.len() }),
                 }
             }
@@ -58,14 +60,18 @@ impl RunInfo {
 
 impl Store {
     /// Removes a run with all its files. The folder gets a hidden name first: no reader ever sees half a run. If that cannot
-    /// be removed, the error names it.
+    /// be removed, the error names it. What the drive has of it goes too.
     ///
     /// Whether a process still writes the run is for the caller to ask: [`RunInfo::writer`].
     pub fn remove(&self, run: &RunInfo) -> Result<()> {
+        let home = drive::home(&run.dir)?;
         aside::sweep(self.root());
         let hidden = Aside::make(self.root(), Use::Removed).map_err(Error::io(&run.dir, "remove it"))?;
         let place = hidden.path().join(run.dir.file_name().unwrap_or_default());
         fs::rename(&run.dir, &place).map_err(Error::io(&run.dir, "remove it"))?;
+        if let Some(home) = home {
+            fs::remove_dir_all(&home).map_err(Error::io(&home, "remove what the drive has of the run"))?;
+        }
         let path = hidden.path().to_owned();
         hidden.close().map_err(Error::io(&path, "remove what is left of the run"))
     }

@@ -11,6 +11,8 @@
 //! | `checkpoints/step-N/` | what the run continues from: [`Checkpoints`] |
 //! | `lock` | who writes the run; empty when no one does |
 //!
+//! Where the store has a drive ([`Store::plan_attach`]), `model/` and `checkpoints/` are links to folders on it.
+//!
 //! The cast: [`Store`] is `results/`; [`Store::create`] makes a [`Run`], the handle that writes, and
 //! [`Store::resume`] opens one again, a single process at a time; [`RunInfo`] is what readers get.
 //! [`Store::find`] takes what a user types for a run, and [`Store::remove`] is the only way in which one goes.
@@ -46,6 +48,7 @@
 mod aside;
 mod atomic;
 mod checkpoint;
+mod drive;
 mod error;
 mod files;
 mod find;
@@ -59,6 +62,7 @@ mod store;
 mod writer;
 
 pub use checkpoint::{Checkpoint, Checkpoints, Draft, FileEntry, Keep, Manifest, Newest};
+pub use drive::Moves;
 pub use error::{Error, Result};
 pub use files::{RunFile, total_bytes};
 pub use git::Git;

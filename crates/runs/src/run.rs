@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::lock::{self, Lock};
-use crate::{Checkpoints, Error, Metadata, MetricsWriter, Result, Row, RunInfo, atomic, metadata, metrics};
+use crate::{
+    Checkpoints, Error, Metadata, MetricsWriter, Result, Row, RunInfo, atomic, drive, metadata, metrics,
+};
 
 pub(crate) const RECIPE: &str = "recipe.toml";
 const MODEL: &str = "model";
@@ -24,9 +26,11 @@ pub struct Run {
 pub struct Record(RunInfo);
 
 impl Record {
-    /// Replaces `metadata.json` by them. They must be written before newer ones are.
+    /// Replaces `metadata.json` by them, and the drive's copies of the run's small files where there is one. They must be
+    /// written before newer ones are.
     pub fn write(&self) -> Result<()> {
-        self.0.metadata.write(&self.0.dir)
+        self.0.metadata.write(&self.0.dir)?;
+        drive::mirror(&self.0.dir)
     }
 }
 
@@ -45,9 +49,10 @@ impl Run {
         RunInfo { dir: self.dir.clone(), metadata: self.metadata.clone() }
     }
 
-    /// Replaces `metadata.json` by [`Run::metadata`].
+    /// Replaces `metadata.json` by [`Run::metadata`], and the drive's copies of the run's small files where there is one.
     pub fn write_metadata(&self) -> Result<()> {
-        self.metadata.write(&self.dir)
+        self.metadata.write(&self.dir)?;
+        drive::mirror(&self.dir)
     }
 
     /// The metadata of this moment, for another thread to put on disk.
@@ -115,13 +120,12 @@ impl Run {
         }
         let folder = self.dir.join(path.parent().unwrap_or(Path::new("")));
         fs::create_dir_all(&folder).map_err(Error::io(&folder, "create the folder"))?;
-        atomic::write(&folder, name, bytes)
+        atomic::write(&folder, name, bytes)?;
+        drive::mirror(&self.dir)
     }
 
     /// The folder for the trained model, made if it is not there.
     pub fn model_dir(&self) -> Result<PathBuf> {
-        let path = self.dir.join(MODEL);
-        fs::create_dir_all(&path).map_err(Error::io(&path, "create the folder"))?;
-        Ok(path)
+        drive::folder(&self.dir, MODEL)
     }
 }

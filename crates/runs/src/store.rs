@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::aside::{self, Aside, Use};
 use crate::lock::{Holder, Lock};
-use crate::{Error, Metadata, Metrics, Result, Run, atomic, metrics, name, run};
+use crate::{Error, Metadata, Metrics, Result, Run, atomic, drive, metrics, name, run};
 
 /// How many automatic names are tried before giving up.
 const ATTEMPTS: u32 = 100;
@@ -67,12 +67,7 @@ impl Store {
         if !automatic {
             name::check(name)?;
         }
-        match fs::create_dir(&self.root) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists || !self.root.is_dir() => {
-                return Err(Error::io(&self.root, "make the results folder")(error));
-            }
-            _ => {}
-        }
+        self.make_root()?;
         aside::sweep(&self.root);
         metadata.recipe_hash = blake3::hash(recipe.as_bytes()).to_hex().to_string();
         let mut attempt = 0;
@@ -84,6 +79,39 @@ impl Store {
                 Err(Error::Taken(_)) if automatic && attempt < ATTEMPTS => {}
                 placed => return placed.map(|(dir, lock)| Run::new(dir, metadata, lock)),
             }
+        }
+    }
+
+    /// Refuses what [`Store::create`] would refuse of a run of that name: a name that cannot be or is taken, a folder that
+    /// cannot be written. For before the work; nothing stays behind.
+    pub fn check_new(&self, name: &str) -> Result<()> {
+        if name != "auto" {
+            name::check(name)?;
+            self.free(name)?;
+        }
+        let parent = self.root.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let there = fs::symlink_metadata(&self.root).is_ok();
+        let place = if there { self.root.as_path() } else { parent.unwrap_or(Path::new(".")) };
+        let doing = if there { "write in the results folder" } else { "make the results folder" };
+        Aside::make(place, Use::New).map(drop).map_err(Error::io(&self.root, doing))
+    }
+
+    /// Refuses a name that is taken, here or on the drive.
+    fn free(&self, name: &str) -> Result<()> {
+        let here = self.root.join(name);
+        if fs::symlink_metadata(&here).is_ok() {
+            return Err(Error::Taken(here));
+        }
+        drive::has(self, name)?.map_or(Ok(()), |there| Err(Error::Taken(there)))
+    }
+
+    /// Makes the results folder if need be, not the folders above it.
+    pub(crate) fn make_root(&self) -> Result<()> {
+        match fs::create_dir(&self.root) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists || !self.root.is_dir() => {
+                Err(Error::io(&self.root, "make the results folder")(error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -118,6 +146,7 @@ impl Store {
     /// given back was killed while it wrote; for the caller to show.
     pub fn resume(&self, name: &str) -> Result<(Run, Option<Holder>)> {
         let dir = self.find(name)?.dir;
+        drive::home(&dir)?;
         let (lock, killed) = Lock::take(&dir)?;
         // As the last holder left it.
         let metadata = read(dir.clone())?.metadata;
@@ -131,9 +160,7 @@ impl Store {
     /// content, and a run's folder always has some: of two that race for a name, one wins.
     fn place(&self, recipe: &str, metadata: &Metadata) -> Result<(PathBuf, Lock)> {
         let dir = self.root.join(&metadata.name);
-        if fs::symlink_metadata(&dir).is_ok() {
-            return Err(Error::Taken(dir));
-        }
+        self.free(&metadata.name)?;
         let doing = "make the run folder";
         let hidden = Aside::make(&self.root, Use::New).map_err(Error::io(&dir, doing))?;
         let draft = hidden.path().join(&metadata.name);

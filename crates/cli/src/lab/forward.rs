@@ -12,6 +12,7 @@ use tensor::{Device, Precision, Tokens};
 
 use super::tensors::{self, Tensors};
 use crate::error::BadFile;
+use crate::output::print;
 
 /// Flags of `lab forward`.
 #[derive(Debug, Args)]
@@ -59,7 +60,7 @@ pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
     model.params().begin_step();
     let loss = model.loss(&mut tape, &tokens, &targets)?.mean;
     let value = loss.value.to_vec()?;
-    println!("loss {}", value[0]);
+    print(&format!("loss {}", value[0]))?;
     out.insert("loss".into(), (vec![1], value));
     if args.grads {
         let seed = device.zeros(&[1], tensor::DType::F32)?;
