@@ -5,20 +5,6 @@
 
 #define EACH(i, n) for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
 
-// Over a block of whole warps; thread 0 gets the result.
-DEVICE double block_sum_double(double x) {
-    __shared__ double lanes[32];
-#pragma unroll
-    for (int d = 16; d; d /= 2) x += __shfl_xor_sync(~0u, x, d);
-    if (threadIdx.x % 32 == 0) lanes[threadIdx.x / 32] = x;
-    __syncthreads();
-    double total = 0.0;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < blockDim.x / 32; i++) total += lanes[i];
-    }
-    return total;
-}
-
 // ---- Passes over long arrays: an operation has at<W>(i), which does all there is to do to W elements from i on ----
 
 template <int W, typename Op> DEVICE void sweep(Op &op, i64 from, i64 to) {
