@@ -5,20 +5,6 @@
 
 #define EACH(i, n) for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
 
-// Over a block of whole warps; thread 0 gets the result.
-DEVICE double block_sum_double(double x) {
-    __shared__ double lanes[32];
-#pragma unroll
-    for (int d = 16; d; d /= 2) x += __shfl_xor_sync(~0u, x, d);
-    if (threadIdx.x % 32 == 0) lanes[threadIdx.x / 32] = x;
-    __syncthreads();
-    double total = 0.0;
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < blockDim.x / 32; i++) total += lanes[i];
-    }
-    return total;
-}
-
 // ---- Passes over long arrays: an operation has at<W>(i), which does all there is to do to W elements from i on ----
 
 template <int W, typename Op> DEVICE void sweep(Op &op, i64 from, i64 to) {
@@ -224,14 +210,17 @@ apply_bf16(bf16 *w, bf16 *copy, const elem *update, const float *scalars, float 
     apply(w, copy, update, scalars, factor, rounding, stream, stats, vec, n);
 }
 
-// The four sums over all blocks. One block of 256 threads.
-extern "C" __global__ void __launch_bounds__(256) total_change(const float *stats, float *total, int blocks) {
+// The four sums over all blocks. One block of 1024 threads.
+extern "C" __global__ void __launch_bounds__(1024) total_change(const float4 *stats, float *total, int blocks) {
+    double sums[4] = {};
+#pragma unroll 4
+    for (int i = threadIdx.x; i < blocks; i += blockDim.x) {
+        float4 of_block = stats[i];
+        sums[0] += of_block.x, sums[1] += of_block.y, sums[2] += of_block.z, sums[3] += of_block.w;
+    }
     for (int k = 0; k < 4; k++) {
-        double sum = 0.0;
-        for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += stats[4 * i + k];
-        sum = block_sum_double(sum);
+        double sum = block_sum_double(sums[k]);
         if (threadIdx.x == 0) total[k] = (float)sum;
-        __syncthreads();
     }
 }
 

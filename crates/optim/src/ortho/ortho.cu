@@ -11,20 +11,6 @@ DEVICE u32 warp_max_bits(u32 x) {
     return x;
 }
 
-DEVICE double block_sum_double(double x) {
-    __shared__ double partial[32];
-    int warps = blockDim.x >> 5, lane = threadIdx.x & 31;
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-    __syncthreads();
-    if (lane == 0) partial[threadIdx.x >> 5] = x;
-    __syncthreads();
-    x = lane < warps ? partial[lane] : 0.0;
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-    return x;
-}
-
 template <int W> DEVICE void largest_of(const float* x, i64 size, u32* maxima) {
     __shared__ u32 partial[32];
     u32 most = 0;

@@ -231,7 +231,29 @@ DEVICE float warp_max(float x) { return warp_reduce<Max>(x); }
 DEVICE float block_sum(float x) { return block_reduce<Sum>(x); }
 DEVICE float block_max(float x) { return block_reduce<Max>(x); }
 
+// The same sum in double.
+DEVICE double block_sum_double(double x) {
+    __shared__ double partial[32];
+    int warps = blockDim.x >> 5, lane = threadIdx.x & 31;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+    __syncthreads();
+    if (lane == 0) partial[threadIdx.x >> 5] = x;
+    __syncthreads();
+    x = lane < warps ? partial[lane] : 0.0;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+    return x;
+}
+
 // ---- Activations and their derivatives ----
+
+// 2^x, to two units in the last place; 0 where that is no normal number.
+DEVICE float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 
 // The hardware's exponential and reciprocal: off by less than 2e-7, in relation to the result by 2e-7 (1 + |x|) at
 // most.

@@ -12,8 +12,9 @@ use super::libraries::Lib;
 use crate::device::DType;
 use crate::error::{Error, Result};
 
-/// The header that every kernel may include as `"common.cuh"`.
-const COMMON: &str = include_str!("common.cuh");
+/// The headers that every kernel may include, by name.
+const HEADERS: [(&CStr, &str); 2] =
+    [(c"common.cuh", include_str!("common.cuh")), (c"tensor_cores.cuh", include_str!("tensor_cores.cuh"))];
 
 /// What NVRTC made of a source.
 #[derive(Clone, Debug)]
@@ -49,7 +50,8 @@ pub fn keep(source: &Source, elem: DType, arch: &str, compiled: &Compiled) -> Re
 
 /// Everything that the machine code depends on.
 pub(super) fn inputs(source: &Source, elem: DType, arch: &str) -> Result<Vec<String>> {
-    let mut inputs = vec![version()?, source.name.to_owned(), source.text.to_owned(), COMMON.to_owned()];
+    let mut inputs = vec![version()?, source.name.to_owned(), source.text.to_owned()];
+    inputs.extend(HEADERS.map(|(_, text)| text.to_owned()));
     inputs.extend(options(elem, arch));
     Ok(inputs)
 }
@@ -95,16 +97,17 @@ struct Program(nvrtcProgram);
 
 impl Program {
     fn new(text: &CStr, name: &CStr) -> Result<Self> {
-        let common = CString::new(COMMON).expect("the header has no zero byte");
-        let (headers, names) = ([common.as_ptr()], [c"common.cuh".as_ptr()]);
+        let texts = HEADERS.map(|(_, text)| CString::new(text).expect("a header has no zero byte"));
+        let (headers, names) =
+            (texts.each_ref().map(|text| text.as_ptr()), HEADERS.map(|(name, _)| name.as_ptr()));
         let mut program = ptr::null_mut();
-        // SAFETY: NVRTC is loaded and copies the terminated strings; there is one header and one name for it.
+        // SAFETY: NVRTC is loaded and copies the terminated strings; there are as many names as headers.
         check("nvrtcCreateProgram", unsafe {
             sys::nvrtcCreateProgram(
                 &raw mut program,
                 text.as_ptr(),
                 name.as_ptr(),
-                1,
+                HEADERS.len() as c_int,
                 headers.as_ptr(),
                 names.as_ptr(),
             )

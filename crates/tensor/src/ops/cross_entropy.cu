@@ -1,7 +1,7 @@
 // Cross-entropy of rows of logits. On an H100 a cluster of blocks has a row, the slice of each in its shared memory, so
 // that every logit is read once. Otherwise a block has a row, and its second pass reads the beginning from shared
 // memory, since what all blocks read at once is more than the L2 cache holds.
-#include "common.cuh"
+#include "tensor_cores.cuh"
 
 constexpr int BATCH = 4;
 
@@ -121,13 +121,6 @@ cross_entropy_mean(const float *losses, float *mean, const i32 *unmasked, i64 ro
 constexpr int SLICE_THREADS = 512;
 constexpr float LOG2E = 1.4426950408889634f;
 
-// 2^x; 0 where that is no normal number.
-DEVICE float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 // What exponentials are taken relative to: finite where all logits are -inf.
 DEVICE float scaled_peak(float most) { return fmaxf(most, -1e30f) * LOG2E; }
 
@@ -138,7 +131,7 @@ DEVICE void cluster_barrier() {
 // The float2 at that place in the shared memory of another block of the cluster.
 DEVICE float2 of_block(const float2 *own, int rank) {
     u32 at;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"((u32)__cvta_generic_to_shared(own)), "r"(rank));
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(shared_address(own)), "r"(rank));
     float2 x;
     asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(at) : "memory");
     return x;
@@ -165,13 +158,11 @@ DEVICE void slice_loss(const Logit *logits, elem *dlogits, float *losses, const 
         return;
     }
     for (int at = from; at < count; at += STEP)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(cache + at)),
-                     "l"(logits + at)
-                     : "memory");
+        copy_async(shared_address(cache + at), logits + at, true);
     target -= first;
     bool owner = target >= 0 && target < count;
     float at_target = owner ? load(logits[target]) : 0.0f, most = Max::empty(), sum = 0.0f;
-    asm volatile("cp.async.wait_all;" ::: "memory");
+    copy_wait_all();
     for (int at = from; at < count; at += STEP) {
         float x[W];
         load_many<W>(cache + at, x);
@@ -213,12 +204,12 @@ DEVICE void slice_loss(const Logit *logits, elem *dlogits, float *losses, const 
 }
 
 #define CLUSTERS(C)                                                                                                    \
-    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(SLICE_THREADS, 3)                           \
+    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(SLICE_THREADS, 4)                           \
         cross_entropy_rows_##C(const float *logits, elem *dlogits, float *losses, const i32 *targets,                  \
                                const i32 *unmasked, int vocab) {                                                       \
         slice_loss<C>(logits, dlogits, losses, targets, unmasked, vocab);                                              \
     }                                                                                                                  \
-    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(SLICE_THREADS, 3)                           \
+    extern "C" __global__ void __cluster_dims__(C, 1, 1) __launch_bounds__(SLICE_THREADS, 4)                           \
         cross_entropy_in_place_##C(const elem *logits, elem *dlogits, float *losses, const i32 *targets,               \
                                    const i32 *unmasked, int vocab) {                                                   \
         slice_loss<C>(logits, dlogits, losses, targets, unmasked, vocab);                                              \

@@ -129,6 +129,11 @@ mod cuda {
     pub(in crate::ops) static SOURCE: Source =
         Source { name: "gated_norm.cu", text: include_str!("gated_norm.cu") };
 
+    /// Most pieces of 16 bytes in a row that a block has at once, and blocks that go over the rows then: two for each
+    /// multiprocessor of an H100.
+    const PIECES: usize = 512;
+    const SUMS: usize = 264;
+
     pub(super) fn forward(
         gpu: &Gpu,
         out: &Tensor,
@@ -174,10 +179,12 @@ mod cuda {
             vec![(&dy, 0), (dz, z.start), (dout, 0), (y, 0), (&z.var.value, z.start), (weight, 0)];
         spans.extend(again.map(|again| (again, 0)));
         let lane = lane(elem, width, &spans);
+        let pieces = width.div_ceil(lane);
+        let whole = lane > 1 && pieces <= PIECES;
         let (warps, shared) = row_warps(width);
-        let count = summing_blocks(rows, warps);
+        let count = if whole { rows.min(SUMS) as u32 } else { summing_blocks(rows, warps) };
         let partial = y.device().empty(&[count as usize, width], DType::F32)?;
-        let args = [
+        let mut args = vec![
             ptr(&dy),
             flag(add_dy),
             column(dz, z.start),
@@ -191,17 +198,15 @@ mod cuda {
             ptr(weight),
             long(rows),
             int(width),
-            flag(lane > 1),
         ];
-        gpu.launch(
-            &SOURCE,
-            elem,
-            "gated_norm_backward",
-            [count, 1, 1],
-            [32, warps as u32, 1],
-            shared,
-            &args,
-        )?;
+        if whole {
+            let threads = [pieces.next_multiple_of(32) as u32, 1, 1];
+            gpu.launch(&SOURCE, elem, "gated_norm_backward_pieces", [count, 1, 1], threads, 0, &args)?;
+        } else {
+            args.push(flag(lane > 1));
+            let threads = [32, warps as u32, 1];
+            gpu.launch(&SOURCE, elem, "gated_norm_backward", [count, 1, 1], threads, shared, &args)?;
+        }
         Ok(partial)
     }
 }

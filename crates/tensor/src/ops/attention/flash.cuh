@@ -1,10 +1,8 @@
 #line 2 "flash.cuh"
-// Tiles of attention on tensor cores (mma.sync m16n8k16, bf16 with f32 sums): rows of HEAD_DIM elements in shared
-// memory, filled by cp.async and read by ldmatrix. The kernels are in flash_forward.cu and flash_backward.cu; HEAD_DIM
-// and the sizes of their tiles are defined by flash.rs. Storage is bf16 alone.
-//
-// A fragment c[4] of a product [16, 8] holds (lane / 4, lane % 4 * 2 + {0, 1}) and the same of row lane / 4 + 8.
-#include "common.cuh"
+// Tiles of attention on tensor cores (tensor_cores.cuh): rows of HEAD_DIM elements in shared memory. The kernels are in
+// flash_forward.cu and flash_backward.cu; HEAD_DIM and the sizes of their tiles are defined by flash.rs. Storage is bf16
+// alone.
+#include "tensor_cores.cuh"
 #ifdef ELEM_BF16
 
 constexpr int DIM = HEAD_DIM;
@@ -22,20 +20,6 @@ DEVICE u32 piece(int row, int place) { return (row * PIECES + (place ^ row * TUR
 
 // From a piece whose place is 0 or 1 to the one 2 k places on.
 DEVICE u32 further(u32 piece, int k) { return (piece ^ 32 * (k % (TURN / 2))) + 16 * TURN * (k / (TURN / 2)); }
-
-DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
-
-// 16 or 4 bytes to shared memory in the background, or zeros.
-template <int BYTES> DEVICE void copy_async(u32 to, const void *from, bool valid) {
-    int size = valid ? BYTES : 0;
-    if constexpr (BYTES == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(size) : "memory");
-    else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from), "r"(size) : "memory");
-}
-
-// Waits for all copies of the thread.
-DEVICE void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
 // A head's matrix in rows of several heads: what a thread of a block of THREADS copies of it.
 template <int THREADS> struct Head {
@@ -58,32 +42,6 @@ template <int THREADS> struct Head {
                 copy_async<16>(to + tile_bytes(row) + 16 * TURN * i, from + row * stride + 8 * TURN * i, row < rows);
     }
 };
-
-template <bool TRANSPOSED> DEVICE void load_matrices(u32 (&x)[4], u32 address) {
-    if constexpr (TRANSPOSED)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                     : "r"(address));
-    else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                     : "r"(address));
-}
-
-// c += a b for fragments [16, 16], [16, 8].
-DEVICE void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// 2^x; 0 where that is no normal number.
-DEVICE float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 // A warp's own 16 M rows of a tile as left operands, KEPT in registers or read anew each time.
 template <int M, bool KEPT> struct Rows {

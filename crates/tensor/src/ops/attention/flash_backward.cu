@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(32 * QUERIES_WARPS, QUERIES_BLOCKS)
     float d[M][DIM / 8][4] = {};
     float factor = scale * LOG2E;
     for (int n0 = 0; n0 < min(q0 + ROWS, len); n0 += KEYS) {
-        wait_copies();
+        copy_wait_all();
         __syncthreads(); // these keys are there for all, and no one reads those before them
         if (n0 + KEYS < min(q0 + ROWS, len)) fetch_keys(n0 + KEYS);
         if (n0 == 0) q_rows.keep(), do_rows.keep();
@@ -130,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(32 * KEYS_WARPS, KEYS_BLOCKS)
     float dks[M][DIM / 8][4] = {}, dvs[M][DIM / 8][4] = {};
     float factor = scale * LOG2E;
     for (int step = 0; step < tiles * group; step++) {
-        wait_copies();
+        copy_wait_all();
         __syncthreads(); // these queries are there for all, and no one reads those before them
         if (step + 1 < tiles * group) fetch_queries(step + 1);
         if (step == 0) k_rows.keep(), v_rows.keep();

@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(32 * FORWARD_WARPS, FORWARD_BLOCKS)
     for (int m = 0; m < M; m++) most[m][0] = most[m][1] = Max::empty();
     float factor = scale * LOG2E; // exponents of 2
     for (int n0 = 0; n0 < min(q0 + ROWS, len); n0 += KEYS) {
-        wait_copies();
+        copy_wait_all();
         __syncthreads(); // these keys are there for all, and no one reads those before them
         if (n0 + KEYS < min(q0 + ROWS, len)) fetch_keys(n0 + KEYS);
         if (n0 == 0) rows.keep();

@@ -105,8 +105,8 @@ extern "C" __global__ void __launch_bounds__(3 * TEAM, 1)
                 float4 of_cb = fragments[(j * 2 + u) * 32];
 #pragma unroll
                 for (int k = 0; k < 2; k++) { // rows t and t + 8
-                    float left = (k ? of_cb.z : of_cb.x) * power2(log_t[k] - log_s.x) * dt_s.x;
-                    float right = (k ? of_cb.w : of_cb.y) * power2(log_t[k] - log_s.y) * dt_s.y;
+                    float left = (k ? of_cb.z : of_cb.x) * exp2_fast(log_t[k] - log_s.x) * dt_s.x;
+                    float right = (k ? of_cb.w : of_cb.y) * exp2_fast(log_t[k] - log_s.y) * dt_s.y;
                     if (n == 0) {
                         left = s <= t + 8 * k ? left : 0.0f;
                         right = s + 1 <= t + 8 * k ? right : 0.0f;

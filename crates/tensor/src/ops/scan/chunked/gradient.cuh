@@ -121,7 +121,7 @@ DEVICE void gradient_of_x(const Job &job, int which) {
                     mma2(du[p], du[p + 1], b, r);
                 }
             }
-            float decay[2] = {power2(last - log_s[0]), power2(last - log_s[1])};
+            float decay[2] = {exp2_fast(last - log_s[0]), exp2_fast(last - log_s[1])};
 #pragma unroll
             for (int p = 0; p < 4; p++)
 #pragma unroll
@@ -157,7 +157,7 @@ DEVICE void gradient_of_x(const Job &job, int which) {
                     float m[2];
 #pragma unroll
                     for (int e = 0; e < 2; e++) {
-                        float decay = power2((e ? log_t.y : log_t.x) - log_s[k]);
+                        float decay = exp2_fast((e ? log_t.y : log_t.x) - log_s[k]);
                         float of_g = product[u][2 * k + e];
                         float of_bc = k ? (e ? bc[u].w : bc[u].z) : e ? bc[u].y : bc[u].x;
                         bool later = n > 0 || t + e > s + 8 * k;

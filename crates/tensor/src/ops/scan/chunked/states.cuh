@@ -150,7 +150,7 @@ extern "C" __global__ void chunk_join(float *ends, const float *steps, int batch
     for (int i = 0; i < segments; i++) {
         float next_end = end_of(i + 1), next_log = log_of(i + 1);
         at[(i64)segment(i) * (STATE * SLICE)] = state;
-        state = fmaf(power2(warp_sum(log)), state, end);
+        state = fmaf(exp2_fast(warp_sum(log)), state, end);
         end = next_end, log = next_log;
     }
 }

@@ -51,8 +51,8 @@ extern "C" __global__ void __launch_bounds__(256)
         float2 *to = reinterpret_cast<float2 *>(steps + at) + lane;
         to[DT * CHUNK / 2] = make_float2(dt[0], dt[1]);
         to[LOG * CHUNK / 2] = make_float2(log[0], log[1]);
-        to[DECAY * CHUNK / 2] = make_float2(power2(log[0]), power2(log[1]));
-        to[WEIGHT * CHUNK / 2] = make_float2(dt[0] * power2(last - log[0]), dt[1] * power2(last - log[1]));
+        to[DECAY * CHUNK / 2] = make_float2(exp2_fast(log[0]), exp2_fast(log[1]));
+        to[WEIGHT * CHUNK / 2] = make_float2(dt[0] * exp2_fast(last - log[0]), dt[1] * exp2_fast(last - log[1]));
         to[SLOPE * CHUNK / 2] = make_float2(slope[0], slope[1]);
     }
 }

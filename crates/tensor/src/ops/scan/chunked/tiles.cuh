@@ -1,10 +1,5 @@
-// Tensor cores: tiles of bf16 in shared memory, fragments of 16 x 8 x 16 products, asynchronous copies.
-//
-// Fragments of a warp, lane = 4 g + q (PTX, "mma.m16n8k16"): a pair is two neighbours in one word.
-//   A [16, 16]: a[0] row g, pair q;  a[1] row g + 8;  a[2] row g, pair q + 4;  a[3] row g + 8, pair q + 4.
-//   B [16, 8]:  b[0] column g, pair q along k;  b[1] column g, pair q + 4.
-//   C [16, 8]:  c[0], c[1] row g, pair q;  c[2], c[3] row g + 8.  So C of two neighbouring column tiles is an A.
-#include "common.cuh"
+// Tiles of bf16 in shared memory, for the fragments of tensor_cores.cuh.
+#include "tensor_cores.cuh"
 
 // Steps in a chunk, state size, and columns of a head that are worked on at once.
 constexpr int CHUNK = 64, STATE = 128, SLICE = 32;
@@ -37,59 +32,30 @@ constexpr int STATE_BYTES = STATE * ROW_BYTES<SLICE>;
 enum { DT, LOG, DECAY, WEIGHT, SLOPE, PARTS };
 constexpr int PART_BYTES = CHUNK * 4;
 
-DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
-
-DEVICE void ldmatrix(u32 (&x)[4], u32 from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                 : "r"(from));
-}
-
-DEVICE void ldmatrix_transposed(u32 (&x)[4], u32 from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                 : "r"(from));
-}
-
 // The 16 x 16 block whose first row and piece are given, as A; or, from a tile that holds A^T, with rows along k.
 template <int W> DEVICE void read_a(u32 (&a)[4], u32 tile, int row, int piece) {
     int lane = threadIdx.x % 32;
-    ldmatrix(a, place<W>(tile, row + lane % 16, piece + lane / 16));
+    load_matrices<false>(a, place<W>(tile, row + lane % 16, piece + lane / 16));
 }
 template <int W> DEVICE void read_a_of_transpose(u32 (&a)[4], u32 tile, int row, int piece) {
     int lane = threadIdx.x % 32;
-    ldmatrix_transposed(a, place<W>(tile, row + lane % 8 + lane / 16 * 8, piece + lane / 8 % 2));
+    load_matrices<true>(a, place<W>(tile, row + lane % 8 + lane / 16 * 8, piece + lane / 8 % 2));
 }
 // The same as B of two column tiles, b[0..2] and b[2..4]: from a tile with rows along k, or from B^T with k along rows.
 template <int W> DEVICE void read_b(u32 (&b)[4], u32 tile, int row, int piece) {
     int lane = threadIdx.x % 32;
-    ldmatrix_transposed(b, place<W>(tile, row + lane % 16, piece + lane / 16));
+    load_matrices<true>(b, place<W>(tile, row + lane % 16, piece + lane / 16));
 }
 template <int W> DEVICE void read_b_of_transpose(u32 (&b)[4], u32 tile, int row, int piece) {
     int lane = threadIdx.x % 32;
-    ldmatrix(b, place<W>(tile, row + lane % 8 + lane / 16 * 8, piece + lane / 8 % 2));
+    load_matrices<false>(b, place<W>(tile, row + lane % 8 + lane / 16 * 8, piece + lane / 8 % 2));
 }
 
-// C += A B, and for two column tiles.
-DEVICE void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
+// C += A B for two column tiles.
 DEVICE void mma2(float (&c0)[4], float (&c1)[4], const u32 (&a)[4], const u32 (&b)[4]) {
     mma(c0, a, b[0], b[1]);
     mma(c1, a, b[2], b[3]);
 }
-
-// 16 bytes to shared memory, zeros where `live` is false: then nothing is read, wherever `from` points.
-DEVICE void copy_async(u32 to, const void *from, bool live) {
-    int bytes = live ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-// Until at most PENDING groups of this thread are under way.
-template <int PENDING> DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory"); }
 
 // The first `live` rows of W columns into a tile, zeros below; by COUNT threads.
 template <int W, int COUNT> DEVICE void copy_tile(u32 tile, const bf16 *from, int stride, int live, u32 thread) {
@@ -126,13 +92,6 @@ DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
 DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 DEVICE u32 scale_pair(u32 pair, float of_low, float of_high) {
     return round_bf16x2(low(pair) * of_low, high(pair) * of_high);
-}
-
-// 2^x, to two units in the last place; 0 where that is below the normal numbers.
-DEVICE float power2(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 }
 
 // Among the four lanes of a quad: word k of lane q goes to word q of lane k.
