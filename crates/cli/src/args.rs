@@ -13,6 +13,7 @@ use crate::secrets;
 /// Flags of all training verbs. Every one but `--published`, `--recipe`, `--set` and `--dry-run` sets one key of the
 /// recipe; values are checked there, against the same table as those of a recipe file.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct RecipeArgs {
     /// Optimizer steps
     #[arg(long, visible_alias = "max-steps", value_name = "N", help_heading = "Run")]
@@ -123,6 +124,9 @@ pub struct RecipeArgs {
     /// Set any recipe key, such as optimizer.adamw.lr=1e-3; may be given many times
     #[arg(long, value_name = "KEY=VALUE", value_parser = NonEmptyStringValueParser::new(), help_heading = "Recipe")]
     set: Vec<String>,
+    /// Train in the background; returns when it has begun. Then: status, logs, watch, stop
+    #[arg(long, help_heading = "Run", conflicts_with = "dry_run")]
+    pub detach: bool,
     /// Show the resolved recipe, the memory it needs and the data it would read; start nothing, write nothing
     #[arg(long, help_heading = "Recipe")]
     pub dry_run: bool,

@@ -12,7 +12,7 @@ use serde_json::json;
 use self::changes::{Change, Content};
 use self::git::Git;
 use crate::error::{BadFile, Usage};
-use crate::output::print;
+use crate::output::{json, print};
 use crate::progress::note;
 use crate::secrets;
 
@@ -27,9 +27,6 @@ pub struct CommitArgs {
     /// Show what would be committed, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print a JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 /// Shows the changes, stages them, looks at what is staged and commits it.
@@ -62,7 +59,7 @@ pub fn run(args: &CommitArgs) -> anyhow::Result<()> {
         without_secrets(&change.path, &Content::in_folder(git.root(), change)?)?;
     }
     let done = !args.dry_run && !add.is_empty();
-    if !args.json {
+    if !json() {
         tell(&add, &left_out)?;
     }
     if done {
@@ -71,9 +68,9 @@ pub fn run(args: &CommitArgs) -> anyhow::Result<()> {
             // A filter, or someone meanwhile, may have put there what was not in the file.
             without_secrets(&path, &content)?;
         }
-        git.commit(&args.message, args.json)?;
+        git.commit(&args.message, json())?;
     }
-    if args.json {
+    if json() {
         let path = |change: &Change| change.path.to_string_lossy().into_owned();
         let files: Vec<_> = add.iter().map(|of| json!({ "status": of.status, "path": path(of) })).collect();
         let left: Vec<_> = left_out.iter().map(|(of, why)| json!({ "path": path(of), "why": why })).collect();

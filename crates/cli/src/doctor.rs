@@ -1,10 +1,11 @@
 //! `muon doctor`: what this machine has for training, what is missing and how to get it.
 
 use report::format;
+use serde_json::json;
 use tensor::cuda::{Gpu, cache_folder, survey};
 
 use crate::machine;
-use crate::output::{columns, print};
+use crate::output::{columns, show};
 use crate::secrets::{self, Origin};
 
 /// Prints the processor, the memory, every CUDA library and every GPU.
@@ -47,7 +48,8 @@ pub fn run() -> anyhow::Result<()> {
     };
     rows.push(["verdict".to_string(), verdict]);
     rows.push(["secrets".to_string(), set_secrets()]);
-    Ok(print(&columns(&rows))?)
+    let value = || rows.iter().map(|[what, found]| json!({ "what": what, "found": found })).collect();
+    show(value, || columns(&rows))
 }
 
 /// Which secrets are set, by name, and where.

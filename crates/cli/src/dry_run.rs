@@ -2,11 +2,12 @@
 
 use data::{Language, Plan, Source};
 use report::format;
+use serde_json::{Value, json};
 use train::Room;
 use train::recipe::{Origin, Recipe, Resolved, fingerprint, published};
 
 use crate::machine::Found;
-use crate::output::{columns, print};
+use crate::output::{self, columns, objects};
 
 /// Files of the data that are listed one by one.
 const LISTED: usize = 8;
@@ -45,10 +46,16 @@ pub fn show(resolved: &Resolved, machine: &Found) -> anyhow::Result<()> {
         .filter(|value| *resolved.origin(value.key) == Origin::Published)
         .map(|value| ["published".into(), format!("{} = {}: {}", value.key, value.value, value.why)]);
     rows.extend(in_force);
+    let memory = room.total();
     rows.extend(room.note.map(|note| ["note".into(), note]));
     rows.extend(resolved.notes.iter().map(|note| ["note".into(), note.clone()]));
+    let value = || {
+        let facts: Vec<Value> =
+            rows.iter().map(|[what, text]| json!({ "what": what, "text": text })).collect();
+        json!({ "recipe": objects(&table), "memory_bytes": memory, "parameters": models::count(&config), "facts": facts })
+    };
     let end = "dry run: nothing was started, nothing was written";
-    Ok(print(&format!("{}\n\n{}\n\n{end}", columns(&table), columns(&rows)))?)
+    output::show(value, || format!("{}\n\n{}\n\n{end}", columns(&table), columns(&rows)))
 }
 
 fn format_memory(room: &Room) -> String {

@@ -7,28 +7,27 @@ use train::recipe::{self, Origin};
 
 use crate::progress::note;
 
-/// The exit codes, as `--help` shows them.
-pub const EXIT_CODES: &str = "\
-Exit codes:
-  0  all went well
-  1  internal error
-  2  the command line makes no sense
-  3  bad input data or file
-  4  the model or the recipe does not fit
-  5  a device or library is missing, or out of memory
-  6  the training diverged
-  7  stopped at a limit of the recipe (train.max_hours, train.max_cost); muon resume goes on with a higher one
-130  stopped by SIGINT (Ctrl-C), saved unless it came twice
-143  stopped by SIGTERM, the same";
+/// The one list of exit codes: a constant each, and the text that `--help` shows. The README has the same list.
+macro_rules! exit_codes {
+    ($($name:ident = $code:literal: $meaning:literal;)+) => {
+        $(pub const $name: u8 = $code;)+
+        /// The exit codes, as `--help` shows them.
+        pub const EXIT_CODES: &str = concat!("Exit codes:", $("\n  ", $code, "  ", $meaning),+);
+    };
+}
 
-const INTERNAL: u8 = 1;
-const USAGE: u8 = 2;
-const INPUT: u8 = 3;
-const FIT: u8 = 4;
-const DEVICE: u8 = 5;
-const DIVERGED: u8 = 6;
-/// A limit of the recipe stopped the run.
-pub const LIMIT: u8 = 7;
+exit_codes! {
+    SUCCESS = 0: "all went well";
+    INTERNAL = 1: "internal error, or what was asked for did not come about";
+    USAGE = 2: "the command line makes no sense";
+    INPUT = 3: "bad input data or file";
+    FIT = 4: "the model or the recipe does not fit";
+    DEVICE = 5: "a device or library is missing, or out of memory";
+    DIVERGED = 6: "the training diverged";
+    LIMIT = 7: "stopped at a limit of the recipe (train.max_hours, train.max_cost); muon resume goes on with a higher one";
+    INTERRUPTED = 130: "stopped by SIGINT (Ctrl-C), saved unless it came twice";
+    TERMINATED = 143: "stopped by SIGTERM, the same";
+}
 
 /// A command line that makes no sense.
 #[derive(Debug)]
@@ -59,10 +58,25 @@ impl std::fmt::Display for BadFile {
 
 impl Error for BadFile {}
 
+/// What went wrong was told already; the exit code is left.
+#[derive(Debug)]
+pub struct Told(pub u8);
+
+impl std::fmt::Display for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {}", self.0)
+    }
+}
+
+impl Error for Told {}
+
 /// Prints the error as one line and gives its exit code.
 pub fn report(error: &anyhow::Error) -> u8 {
     if error.chain().any(reader_is_gone) {
-        return 0;
+        return SUCCESS;
+    }
+    if let Some(Told(code)) = error.downcast_ref() {
+        return *code;
     }
     note(&format!("error: {}", line(error)));
     error.chain().find_map(code).unwrap_or(INTERNAL)
@@ -72,7 +86,7 @@ pub fn report(error: &anyhow::Error) -> u8 {
 pub fn report_usage(error: &clap::Error) -> u8 {
     if !error.use_stderr() {
         let _ = error.print();
-        return 0;
+        return SUCCESS;
     }
     let text = error.to_string();
     let told =
@@ -112,6 +126,9 @@ fn reader_is_gone(error: &(dyn Error + 'static)) -> bool {
 fn code(error: &(dyn Error + 'static)) -> Option<u8> {
     if error.is::<Usage>() {
         return Some(USAGE);
+    }
+    if error.is::<crate::gpus::Failed>() {
+        return Some(DEVICE);
     }
     if error.is::<BadFile>() {
         return Some(INPUT);
@@ -200,5 +217,33 @@ fn of_runs(error: &runs::Error) -> u8 {
         | runs::Error::Busy { .. }
         | runs::Error::Foreign { .. } => USAGE,
         _ => INPUT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_has_the_same_exit_codes() {
+        let readme = include_str!("../../../README.md");
+        let table = readme.split("## Exit codes").nth(1).and_then(|rest| rest.split("\n## ").next());
+        let rows = table.expect("the section").lines().filter_map(|line| line.strip_prefix("| "));
+        let told: Vec<(&str, &str)> =
+            rows.filter_map(|row| row.trim_end_matches(" |").split_once(" | ")).skip(1).collect();
+        let known: Vec<(&str, &str)> =
+            EXIT_CODES.lines().skip(1).filter_map(|line| line.trim().split_once("  ")).collect();
+        let plain: Vec<(&str, String)> =
+            told.iter().map(|(code, text)| (*code, text.replace('`', ""))).collect();
+        assert_eq!(plain.iter().map(|(code, text)| (*code, text.as_str())).collect::<Vec<_>>(), known);
+    }
+
+    #[test]
+    fn a_signal_ends_as_a_process_does_that_it_ends() {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        use train::Why;
+        let code = |signal| crate::resume_verb::stopped(Why::Signal(signal));
+        assert_eq!((code(SIGINT), code(SIGTERM)), (INTERRUPTED, TERMINATED));
+        assert_eq!(crate::resume_verb::stopped(Why::Hours(1.0)), LIMIT);
     }
 }

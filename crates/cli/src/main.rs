@@ -4,9 +4,12 @@ mod args;
 mod bench;
 mod commit_verb;
 mod completions_verb;
+mod detach;
 mod doctor;
 mod dry_run;
 mod error;
+mod gpus;
+mod journal;
 mod lab;
 mod logs_verb;
 mod machine;
@@ -22,9 +25,12 @@ mod secrets;
 mod setup_verb;
 mod show_verb;
 mod signals;
+mod status_verb;
+mod stop_verb;
 mod store_args;
 mod train_verb;
 mod verbs;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -37,6 +43,9 @@ use crate::verbs::{NolahArgs, PretrainArgs, TrainArgs};
 #[derive(Parser)]
 #[command(name = "muon", version, after_help = error::EXIT_CODES, max_term_width = 110)]
 struct Cli {
+    /// Print results as JSON: one document; of training and logs, one object a line
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -67,7 +76,16 @@ enum Verb {
     /// Show one run: its closing table, where it came from, its files
     #[command(after_help = error::EXIT_CODES)]
     Show(show_verb::ShowArgs),
-    /// Show the last steps of a run as lines, and with --follow those to come
+    /// Show what runs here: step, time left, loss, speed; with --gpu what the GPUs do
+    #[command(after_help = error::EXIT_CODES)]
+    Status(status_verb::StatusArgs),
+    /// Draw a run as it goes: losses, learning rate, speed, diagnostics, GPUs
+    #[command(after_help = error::EXIT_CODES)]
+    Watch(watch::WatchArgs),
+    /// Tell a run to save and stop, and wait until it has
+    #[command(after_help = error::EXIT_CODES)]
+    Stop(stop_verb::StopArgs),
+    /// Show the last lines that a run said, or its steps, and with --follow those to come
     #[command(after_help = error::EXIT_CODES)]
     Logs(logs_verb::LogsArgs),
     /// Draw the losses of one run or several, in the terminal, as SVG or as PNG
@@ -111,6 +129,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(error::report_usage(&error)),
     };
+    output::choose(cli.json);
     // What cannot read them whole cannot mask them either; these verbs meet none.
     let meets_none = matches!(cli.verb, Verb::Doctor | Verb::Completions(_) | Verb::Man(_));
     if let Some(error) = secrets::wrong().filter(|_| !meets_none) {
@@ -131,6 +150,9 @@ fn main() -> ExitCode {
         Verb::Optimizers(args) => optimizers_verb::run(args),
         Verb::Runs(args) => runs_verb::run(args),
         Verb::Show(args) => show_verb::run(args),
+        Verb::Status(args) => status_verb::run(args),
+        Verb::Watch(args) => watch::run(args),
+        Verb::Stop(args) => stop_verb::run(args),
         Verb::Logs(args) => logs_verb::run(args),
         Verb::Plot(args) => plot_verb::run(args),
         Verb::Rm(args) => rm_verb::run(args),

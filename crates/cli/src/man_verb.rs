@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Command};
+use serde_json::json;
 
 use crate::error::BadFile;
-use crate::output::print;
+use crate::output::show;
 
 /// Flags of `man`.
 #[derive(Debug, Args)]
@@ -25,5 +26,6 @@ pub fn run(args: &ManArgs, command: Command) -> anyhow::Result<()> {
         path: args.out.clone(),
         reason: format!("cannot write the pages there: {error} (choose a writable folder)"),
     })?;
-    Ok(print(&format!("wrote muon.1 and a page for each verb to {}", args.out.display()))?)
+    let folder = args.out.display();
+    show(|| json!({ "written": args.out }), || format!("wrote muon.1 and a page for each verb to {folder}"))
 }

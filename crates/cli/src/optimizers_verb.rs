@@ -2,10 +2,11 @@
 
 use clap::Args;
 use optim::{LrHint, Row};
+use serde_json::json;
 use train::recipe::{self, KEYS, Kind};
 
 use crate::error::Usage;
-use crate::output::{columns, print};
+use crate::output::{columns, objects, show};
 
 /// Flags of `optimizers`.
 #[derive(Debug, Args)]
@@ -17,17 +18,24 @@ pub struct OptimizersArgs {
 
 /// Prints the table, or one optimizer.
 pub fn run(args: &OptimizersArgs) -> anyhow::Result<()> {
-    let text = match &args.name {
-        None => {
-            let rows: Vec<_> = optim::ALL.iter().map(|row| [row.name, row.about].map(String::from)).collect();
+    let Some(name) = &args.name else {
+        let rows: Vec<_> = optim::ALL.iter().map(|row| [row.name, row.about].map(String::from)).collect();
+        let value = || optim::ALL.iter().map(|row| json!({ "name": row.name, "about": row.about })).collect();
+        return show(value, || {
             format!("{}\n\n{}", columns(&rows), "muon optimizers NAME shows the keys of one")
-        }
-        Some(name) => one(optim::find(name).map_err(|error| Usage(error.to_string()))?),
+        });
     };
-    Ok(print(&text)?)
+    let row = optim::find(name).map_err(|error| Usage(error.to_string()))?;
+    let keys = keys(row);
+    let value = || {
+        let bytes = row.state_bytes;
+        json!({ "name": row.name, "about": row.about, "state_bytes_per_entry": bytes, "keys": objects(&keys) })
+    };
+    show(value, || one(row, &keys))
 }
 
-fn one(row: &Row) -> String {
+/// Key, default, what it takes and what it is, under a header.
+fn keys(row: &Row) -> Vec<[String; 4]> {
     let rate = match row.lr {
         LrHint::Spectral => "that of the model's preset for orthogonal updates",
         LrHint::Rms => "that of the model's preset for updates of AdamW's root mean square",
@@ -46,12 +54,16 @@ fn one(row: &Row) -> String {
         let default = recipe::default(key.name).map_or(String::new(), |value| value.to_string());
         [key.name.to_string(), default, key.kind.describe(), key.help.to_string()]
     }));
+    rows
+}
+
+fn one(row: &Row, keys: &[[String; 4]]) -> String {
     format!(
         "{}: {}\n{} bytes of state for each entry of a matrix\n\n{}\n\n{}",
         row.name,
         row.about,
         row.state_bytes,
-        columns(&rows),
+        columns(keys),
         "set one by --set KEY=VALUE, in a recipe file, or as MUON_OPTIMIZER__KEY in the environment"
     )
 }

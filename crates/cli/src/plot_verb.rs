@@ -5,11 +5,12 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use report::{Loss, TextPlot, loss_png, loss_svg, loss_text, of_one, of_several};
+use report::{Loss, Series, TextPlot, loss_png, loss_svg, loss_text, of_one, of_several};
 use runs::{Metadata, Metrics};
+use serde_json::{Value, json};
 
 use crate::error::BadFile;
-use crate::output::{charset, print};
+use crate::output::{charset, colour, json, print, show};
 use crate::progress::note;
 use crate::store_args::{StoreArgs, usage};
 
@@ -67,12 +68,24 @@ pub fn run(args: &PlotArgs) -> anyhow::Result<()> {
         write(out, &file)?;
         note(&format!("wrote {}", out.display()));
     }
+    if json() {
+        return show(
+            || json!({ "title": options.title, "series": series.iter().map(as_json).collect::<Vec<_>>() }),
+            String::new,
+        );
+    }
     if args.terminal || args.out.is_empty() {
         let (width, height) = size(series.len());
         let plot = TextPlot { width, height, charset: charset(), colour: colour() };
         print(&loss_text(&series, &options, plot))?;
     }
     Ok(())
+}
+
+/// A series for programs: what is drawn, but for what is not finite.
+fn as_json(series: &Series) -> Value {
+    let points = series.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
+    json!({ "label": series.label, "points": points.collect::<Vec<_>>() })
 }
 
 /// Whether a name ends so.
@@ -88,13 +101,6 @@ fn size(series: usize) -> (usize, usize) {
         }
         _ => SIZE,
     }
-}
-
-/// Colours for a terminal, unless the environment says no (no-color.org).
-fn colour() -> bool {
-    let refused = |name, value: &str| std::env::var_os(name).is_some_and(|is| is == value);
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal() && !no_color && !refused("TERM", "dumb")
 }
 
 /// Writes a file whole or not at all.

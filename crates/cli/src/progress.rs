@@ -7,18 +7,37 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::format;
 
+use crate::journal;
 use crate::secrets::mask;
 
-/// How often a plain line comes, where there is no terminal.
+/// How often a plain line comes, where there is no terminal, and in the log.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Draws the reading and tokenising of a corpus.
+/// Draws the reading of files: a corpus that is tokenised, a checkpoint that is checked.
 #[derive(Default)]
-pub struct Reading(Mutex<Option<ProgressBar>>);
+pub struct Reading {
+    now: Mutex<Option<Part>>,
+    /// Whether there is a line only if it takes long.
+    silent: bool,
+}
+
+/// What is being read.
+struct Part {
+    bar: ProgressBar,
+    what: String,
+    started: Instant,
+    /// When the last plain line came.
+    last: Instant,
+}
 
 impl Reading {
-    fn bar(&self) -> MutexGuard<'_, Option<ProgressBar>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Without a terminal, nothing is said of what is done within a few seconds.
+    pub fn silently() -> Self {
+        Reading { silent: true, ..Reading::default() }
+    }
+
+    fn now(&self) -> MutexGuard<'_, Option<Part>> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -30,25 +49,87 @@ impl data::Progress for Reading {
         };
         let bar = bar(total_bytes, template);
         bar.set_message(mask(what).into_owned());
-        if bar.is_hidden() {
+        if bar.is_hidden() && !self.silent {
             note(&format!(
                 "{what}{}",
                 total_bytes.map_or(String::new(), |n| format!(" {}", format::bytes(n)))
             ));
         }
-        *self.bar() = Some(bar);
+        let now = Instant::now();
+        *self.now() = Some(Part { bar, what: what.to_owned(), started: now, last: now });
     }
 
     fn advance(&self, bytes: u64) {
-        if let Some(bar) = &*self.bar() {
-            bar.inc(bytes);
+        if let Some(part) = &mut *self.now() {
+            part.advance(bytes);
         }
     }
 
     fn end(&self) {
-        if let Some(bar) = self.bar().take() {
-            bar.finish_and_clear();
+        if let Some(part) = self.now().take() {
+            part.bar.finish_and_clear();
         }
+    }
+}
+
+impl Part {
+    fn advance(&mut self, bytes: u64) {
+        self.bar.inc(bytes);
+        if !self.bar.is_hidden() || self.last.elapsed() < PAUSE {
+            return;
+        }
+        self.last = Instant::now();
+        let done = self.bar.position();
+        let rate = done as f64 / self.started.elapsed().as_secs_f64();
+        let mut line = format!("{} {}", self.what, format::bytes(done));
+        if let Some(total) = self.bar.length() {
+            let left = format::duration(total.saturating_sub(done) as f64 / rate);
+            line = format!("{line} of {}, {left} left", format::bytes(total));
+        }
+        note(&format!("{line}, {} a second", format::bytes(rate as u64)));
+    }
+}
+
+/// Draws work that consists of a known number of like pieces.
+pub struct Work {
+    bar: ProgressBar,
+    what: String,
+    started: Instant,
+    /// When the last plain line came.
+    last: Instant,
+}
+
+impl Work {
+    /// A display for `total` pieces of `what`, which starts now.
+    pub fn new(what: &str, total: usize) -> Self {
+        let bar = bar(Some(total as u64), "{msg} {pos}/{len} [{bar:30}] {per_sec}, {eta} left");
+        bar.set_message(what.to_owned());
+        let now = Instant::now();
+        Work { bar, what: what.to_owned(), started: now, last: now }
+    }
+
+    /// Does something that writes to the terminal, with the bar out of the way.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.bar.suspend(work)
+    }
+
+    /// One more piece is done. Without a terminal there is a line every few seconds, and none for work that is done by then.
+    pub fn one_more(&mut self) {
+        self.bar.inc(1);
+        if !self.bar.is_hidden() || self.last.elapsed() < PAUSE {
+            return;
+        }
+        self.last = Instant::now();
+        let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        let rate = done as f64 / self.started.elapsed().as_secs_f64();
+        let left = format::duration(total.saturating_sub(done) as f64 / rate);
+        note(&format!("{} {done}/{total}: {} a second, {left} left", self.what, format::short(rate)));
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 
@@ -81,10 +162,15 @@ impl Steps {
         self.bar.set_message(figures.clone());
         self.bar.set_position(step);
         let due = self.last.is_none_or(|last| last.elapsed() >= PAUSE) || step == self.total;
-        if self.bar.is_hidden() && due {
+        if due {
             let left = self.started.elapsed().as_secs_f64() / (step - self.before) as f64
                 * (self.total - step) as f64;
-            note(&format!("step {step}/{}: {figures}, {} left", self.total, format::duration(left)));
+            let line = format!("step {step}/{}: {figures}, {} left", self.total, format::duration(left));
+            if self.bar.is_hidden() {
+                note(&line);
+            } else {
+                journal::record(&line);
+            }
             self.last = Some(Instant::now());
         }
     }
@@ -109,7 +195,10 @@ fn bar(total: Option<u64>, template: &str) -> ProgressBar {
     ProgressBar::with_draw_target(total, target).with_style(style)
 }
 
-/// A line on standard error, its secrets masked; a closed one is no reason to stop a run.
+/// A line on standard error, its secrets masked, and in the log of the run if there is one; a closed one is no reason to
+/// stop a run.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{}", mask(line));
+    if !journal::record(line) {
+        let _ = writeln!(io::stderr(), "{}", mask(line));
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use report::format;
 use runs::State;
+use signal_hook::consts::SIGINT;
 use tensor::Device;
 use train::recipe::{self, Sources};
 use train::schedule::Shape;
@@ -12,10 +13,10 @@ use train::{Point, Why};
 
 use crate::args::{environment, key_value, recipe_without_secrets, setting};
 use crate::error::Usage;
-use crate::machine;
 use crate::progress::{Reading, note};
 use crate::store_args::StoreArgs;
 use crate::train_verb::{Live, close};
+use crate::{detach, machine};
 
 /// Flags of `resume`. The recipe is that of the run; only keys that change no weight may be set.
 #[derive(Debug, Args)]
@@ -42,6 +43,9 @@ pub struct ResumeArgs {
     /// Set a recipe key that changes no weight, such as `train.eval_steps=50`; may be given many times
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Go on in the background; returns when it has begun
+    #[arg(long)]
+    detach: bool,
 }
 
 /// The key of the machine's price, which a frozen recipe does not have, and its variable.
@@ -50,6 +54,9 @@ const PRICE_VARIABLE: &str = "MUON_RUN__USD_PER_HOUR";
 
 /// Checks that the run is what it was, then goes on with it.
 pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
+    if args.detach && !detach::is_child() {
+        return detach::start();
+    }
     let begin = Instant::now();
     let store = args.store.store();
     let (run, killed) = store.resume(&args.run)?;
@@ -62,7 +69,7 @@ pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
         let text = format!("{name}: finished at step {steps} (--extend-steps N goes on)");
         return Err(Usage(text).into());
     }
-    let (point, refused) = Point::newest(&run)?;
+    let (point, refused) = Point::newest(&run, &Reading::silently())?;
     for error in refused {
         note(&format!("WARNING: {error}; an older checkpoint is used"));
     }
@@ -111,14 +118,15 @@ pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
         "going on after step {} of {steps}; weights and state are back after {seconds}",
         point.state.step
     ));
-    let mut live = Live::new(steps, point.state.step);
+    let mut live = Live::new(steps, point.state.step, args.detach);
     close(&train::resume(prepared, &resolved, run, &point, &mut live)?)
 }
 
 /// The exit code of a run that was told to stop: 128 and the signal's number, as of a process that it ends.
 pub fn stopped(why: Why) -> u8 {
     match why {
-        Why::Signal(number) => 128 + number as u8,
+        Why::Signal(SIGINT) => crate::error::INTERRUPTED,
+        Why::Signal(_) => crate::error::TERMINATED,
         Why::Hours(_) | Why::Cost(_) => crate::error::LIMIT,
     }
 }

@@ -6,8 +6,9 @@ use anyhow::Context as _;
 use clap::Args;
 use report::format;
 use runs::{RunInfo, State, Writer, total_bytes};
+use serde_json::json;
 
-use crate::output::print;
+use crate::output::show;
 use crate::progress::note;
 use crate::secrets::mask;
 use crate::store_args::{StoreArgs, usage};
@@ -55,14 +56,18 @@ pub fn run(args: &RmArgs) -> anyhow::Result<()> {
     }
     let what = if found.len() == 1 { "this run".to_owned() } else { format!("these {} runs", found.len()) };
     if !args.yes && !confirmed(&format!("remove {what} for good, {}?", format::bytes(total)))? {
-        note("nothing was removed");
-        return Ok(());
+        let none: [&str; 0] = [];
+        return show(|| json!({ "removed": none, "bytes": 0 }), || "nothing was removed".to_owned());
     }
     for run in &found {
         store.remove(run)?;
     }
     let runs = if found.len() == 1 { "run" } else { "runs" };
-    Ok(print(&format!("removed {} {runs}, {}", found.len(), format::bytes(total)))?)
+    let names: Vec<&str> = found.iter().map(|run| run.metadata.name.as_str()).collect();
+    show(
+        || json!({ "removed": names, "bytes": total }),
+        || format!("removed {} {runs}, {}", found.len(), format::bytes(total)),
+    )
 }
 
 fn refuse_running(run: &RunInfo, force: bool) -> anyhow::Result<()> {

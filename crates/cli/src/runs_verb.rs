@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use report::Listed;
 use runs::{RunInfo, Timestamp};
 
-use crate::output::{charset, print};
+use crate::output::{charset, json, print, width};
 use crate::progress::note;
 use crate::store_args::{StoreArgs, as_json};
 
@@ -24,9 +24,6 @@ pub struct RunsArgs {
     /// Only runs with this text in name, state, optimizer, model or data; may be given many times, then all must match
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// Print a JSON array
-    #[arg(long)]
-    json: bool,
 }
 
 /// What the list is ordered by.
@@ -66,13 +63,13 @@ pub fn run(args: &RunsArgs) -> anyhow::Result<()> {
     if args.reverse {
         rows.reverse();
     }
-    if args.json {
+    if json() {
         let values: Result<Vec<_>, _> =
             rows.iter().map(|(run, listed)| as_json(run, &listed.metadata, listed.died)).collect();
         return Ok(print(&serde_json::to_string_pretty(&values?)?)?);
     }
     let listed: Vec<Listed> = rows.into_iter().map(|(_, listed)| listed).collect();
-    Ok(print(&report::runs_table(&listed, charset()))?)
+    Ok(print(&report::runs_table(&listed, charset(), width()))?)
 }
 
 /// Whether `text` stands in what names the run, in whatever case.

@@ -13,7 +13,7 @@ use runs::Moves;
 use serde_json::{Value, json};
 
 use crate::error::BadFile;
-use crate::output::{columns, print};
+use crate::output::{columns, json, print};
 use crate::progress::{Reading, note};
 use crate::secrets;
 use crate::store_args::StoreArgs;
@@ -42,9 +42,6 @@ pub struct SetupArgs {
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print a JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 /// What became of one part.
@@ -63,7 +60,7 @@ pub fn run(args: &SetupArgs) -> anyhow::Result<()> {
         parts.push(keep_secrets(args)?);
     }
     parts.extend(drive(args)?);
-    if args.json {
+    if json() {
         let entry = |part: &Part| {
             let mut value = json!({ "path": part.place, "state": part.state });
             part.rest.iter().for_each(|(key, rest)| value[key] = rest.clone());

@@ -4,7 +4,7 @@ use clap::Args;
 use runs::{RunInfo, total_bytes};
 use serde_json::{Value, json};
 
-use crate::output::{charset, print};
+use crate::output::{charset, json as as_program, print};
 use crate::progress::note;
 use crate::store_args::{StoreArgs, as_json};
 
@@ -15,16 +15,13 @@ pub struct ShowArgs {
     run: String,
     #[command(flatten)]
     store: StoreArgs,
-    /// Print a JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 /// Prints the closing table as of now, where the run came from, and its files.
 pub fn run(args: &ShowArgs) -> anyhow::Result<()> {
     let found = args.store.store().find(&args.run)?;
     let (metadata, died, files) = (found.current()?, found.died()?, found.files()?);
-    if args.json {
+    if as_program() {
         let mut value = as_json(&found, &metadata, died)?;
         let list: Vec<Value> =
             files.iter().map(|file| json!({ "path": file.path, "bytes": file.bytes })).collect();

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use runs::{Metadata, RunInfo, Store};
-use serde_json::{Value, json};
+use runs::{Metadata, Row, RunInfo, Store};
+use serde_json::{Map, Value, json};
 use train::recipe;
 
 use crate::error::Usage;
@@ -22,6 +22,31 @@ impl StoreArgs {
     pub fn store(&self) -> Store {
         let default = || recipe::default("run.results")?.as_str().map(PathBuf::from);
         Store::new(self.results.clone().or_else(default).unwrap_or_default())
+    }
+
+    /// The runs that a process of this host writes now, the oldest first.
+    pub fn running(&self) -> anyhow::Result<Vec<RunInfo>> {
+        let mut running = Vec::new();
+        for run in self.store().list()?.runs {
+            if run.process()?.is_some() {
+                running.push(run);
+            }
+        }
+        Ok(running)
+    }
+
+    /// The only run that runs here.
+    pub fn only_running(&self) -> anyhow::Result<RunInfo> {
+        let mut running = self.running()?;
+        match (running.pop(), running.is_empty()) {
+            (Some(only), true) => Ok(only),
+            (None, _) => Err(usage(format!("nothing runs in {}", self.store().root().display()))),
+            (Some(last), false) => {
+                let names: Vec<String> =
+                    running.into_iter().chain([last]).map(|run| run.metadata.name).collect();
+                Err(usage(format!("{} runs run here: {} (name one)", names.len(), names.join(", "))))
+            }
+        }
     }
 
     /// The runs that are named, each once.
@@ -44,6 +69,23 @@ pub fn as_json(run: &RunInfo, metadata: &Metadata, died: bool) -> anyhow::Result
     value["dir"] = json!(run.dir);
     value["standing"] = json!(report::state(metadata, died));
     Ok(value)
+}
+
+/// A step for programs.
+pub fn row_json(row: &Row) -> Value {
+    let diagnostics: Map<String, Value> =
+        row.diagnostics.iter().map(|(name, value)| (name.clone(), number(*value))).collect();
+    json!({
+        "step": row.step,
+        "tokens": row.tokens,
+        "loss": number(row.loss),
+        "lr": number(row.lr),
+        "grad_norm": number(row.grad_norm),
+        "step_ms": number(row.step_ms),
+        "tokens_per_s": number(row.tokens_per_s),
+        "val_loss": row.val_loss.map_or(Value::Null, number),
+        "diagnostics": diagnostics,
+    })
 }
 
 /// A number for JSON, which has none that is not finite.

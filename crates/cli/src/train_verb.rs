@@ -1,20 +1,26 @@
 //! `muon train` and the verbs that are other names for it.
 
+use report::Charset;
 use runs::{Row, Run, Spike, Store};
+use serde_json::{Value, json};
 use tensor::Device;
 use train::{Observer, Saved};
 
 use crate::args::{Choice, RecipeArgs};
-use crate::output::{charset, print};
+use crate::output::{charset, json, print};
 use crate::progress::{Reading, Steps, note};
 use crate::signals::Signals;
-use crate::{dry_run, machine};
+use crate::store_args::{as_json, row_json};
+use crate::{detach, dry_run, journal, machine};
 
 /// Files of the loss curve in a run's folder.
 const CURVE: [&str; 2] = ["loss.svg", "loss.png"];
 
 /// Resolves the recipe, then shows it (`--dry-run`) or runs it.
 pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
+    if args.detach && !detach::is_child() {
+        return detach::start();
+    }
     let mut resolved = args.resolve(choice)?;
     let device = Device::parse(&resolved.recipe.train.device)?;
     let machine = machine::Found::on(device)?;
@@ -33,7 +39,7 @@ pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
         note(&format!("note: {text}"));
     }
     let command = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let mut live = Live::new(resolved.recipe.train.steps, 0);
+    let mut live = Live::new(resolved.recipe.train.steps, 0, args.detach);
     close(&train::run(prepared, &resolved, command, &mut live)?)
 }
 
@@ -44,6 +50,13 @@ pub fn close(run: &Run) -> anyhow::Result<()> {
     let (series, options) = report::of_one(&info.metadata, &metrics);
     run.write_file(CURVE[0], report::loss_svg(&series, &options).as_bytes())?;
     run.write_file(CURVE[1], &report::loss_png(&series, &options))?;
+    // The log has it in ASCII, the terminal as it likes.
+    if journal::record(&report::closing_table(&info, &metrics, Charset::Ascii)) {
+        return Ok(());
+    }
+    if json() {
+        return event("finished", as_json(&info, &info.metadata, false)?);
+    }
     Ok(print(&report::closing_table(&info, &metrics, charset()))?)
 }
 
@@ -52,13 +65,49 @@ pub struct Live {
     steps: Steps,
     signals: Option<Signals>,
     told: bool,
+    /// Whether it goes into the background when it starts.
+    detached: bool,
 }
 
 impl Live {
-    /// For a run of `total` steps of which `done` are done. Signals are taken over when it starts.
-    pub fn new(total: u64, done: u64) -> Self {
-        Live { steps: Steps::new(total, done), signals: None, told: false }
+    /// For a run of `total` steps of which `done` are done. Signals are taken over when it starts, and a `detached` one then lets
+    /// go of the terminal.
+    pub fn new(total: u64, done: u64, detached: bool) -> Self {
+        Live { steps: Steps::new(total, done), signals: None, told: false, detached }
     }
+
+    /// One line of `--json`. A reader that is gone is no reason to stop a run.
+    fn event(&self, name: &str, value: impl FnOnce() -> Value) {
+        if json() && !self.detached {
+            let _ = event(name, value());
+        }
+    }
+
+    /// From here on what is said is in the run's log.
+    fn keep_log(&mut self, run: &Run) {
+        let log = run.log();
+        if let Err(error) = &log {
+            self.steps.line(&format!("WARNING: this run keeps no log: {error}"));
+        }
+        let log = log.ok();
+        if self.detached
+            && let Err(error) = detach::let_go(run, log.as_ref())
+        {
+            self.steps.line(&format!("WARNING: this run cannot let go of the terminal: {error}"));
+        }
+        if let Some(log) = log {
+            journal::open(log, self.detached);
+        }
+    }
+}
+
+/// Prints a JSON object on one line.
+fn event(name: &str, mut value: Value) -> anyhow::Result<()> {
+    let mut event = json!({ "event": name });
+    if let (Some(event), Some(value)) = (event.as_object_mut(), value.as_object_mut()) {
+        event.append(value);
+    }
+    Ok(print(&event.to_string())?)
 }
 
 impl Observer for Live {
@@ -73,6 +122,10 @@ impl Observer for Live {
             setup.precision,
             run.dir().display()
         ));
+        self.event("started", || {
+            json!({ "name": run.metadata.name, "dir": run.dir(), "pid": std::process::id(), "setup": setup })
+        });
+        self.keep_log(run);
         match Signals::watch() {
             Ok(signals) => self.signals = Some(signals),
             Err(error) => self.steps.line(&format!("WARNING: signals end this run unsaved: {error}")),
@@ -80,6 +133,7 @@ impl Observer for Live {
     }
 
     fn step(&mut self, row: &Row) {
+        self.event("step", || row_json(row));
         self.steps.step(row.step, row.loss, row.tokens_per_s, &report::remarks(&row.diagnostics));
         if let Some(loss) = row.val_loss {
             self.steps.line(&format!("step {}: validation loss {}", row.step, report::format::loss(loss)));
@@ -87,10 +141,12 @@ impl Observer for Live {
     }
 
     fn skipped(&mut self, step: u64, what: &str, in_row: u64) {
+        self.event("skipped", || json!({ "step": step, "reason": what, "in_row": in_row }));
         self.steps.line(&format!("WARNING: step {step} skipped, the {in_row}. in a row: {what}"));
     }
 
     fn spike(&mut self, spike: &Spike) {
+        self.event("spike", || json!(spike));
         let [loss, median] = [spike.loss, spike.median].map(report::format::loss);
         let text = format!(
             "WARNING: step {}: the loss of {loss} stands out from {median}, the median before it",
@@ -100,6 +156,11 @@ impl Observer for Live {
     }
 
     fn saved(&mut self, saved: &Saved) {
+        let Saved { step, checkpoint, stall, seconds } = *saved;
+        self.event(
+            "saved",
+            || json!({ "step": step, "checkpoint_bytes": checkpoint, "stall_s": stall, "seconds": seconds }),
+        );
         let what = saved.checkpoint.map_or_else(
             || "model saved".to_owned(),
             |bytes| format!("checkpoint of {}", report::format::bytes(bytes)),

@@ -2,8 +2,9 @@
 
 use runs::{Metadata, State};
 
+use crate::fit::Sheet;
 use crate::format;
-use crate::tables::{Charset, align_right, optional, plain, table};
+use crate::tables::{Charset, optional};
 
 /// A run of the list.
 #[derive(Clone, Debug)]
@@ -27,9 +28,11 @@ pub fn state(metadata: &Metadata, died: bool) -> &'static str {
     }
 }
 
-/// One line for each run: what ran, how far, how well, how fast, and how long ago it began. A column that no run has a
-/// value for is left out.
-pub fn runs_table(runs: &[Listed], charset: Charset) -> String {
+/// One line for each run: what ran, how far, how well, how fast, and how long ago it began, in at most `width` characters.
+///
+/// A column that no run has a value for is left out. Where the terminal is narrow, columns go in this order: best
+/// validation loss, model, best loss, tokens/s, optimizer, age, validation loss; then names are cut in their middle.
+pub fn runs_table(runs: &[Listed], charset: Charset, width: Option<usize>) -> String {
     if runs.is_empty() {
         return "no runs\n".to_owned();
     }
@@ -46,16 +49,8 @@ pub fn runs_table(runs: &[Listed], charset: Charset) -> String {
         "tokens/s",
         "age",
     ];
-    let rows: Vec<[String; 11]> = runs.iter().map(row).collect();
-    let shown: Vec<usize> =
-        (0..header.len()).filter(|&at| rows.iter().any(|row| !row[at].is_empty())).collect();
-    let mut list = table(charset);
-    list.set_header(shown.iter().map(|&at| header[at]));
-    for row in &rows {
-        list.add_row(shown.iter().map(|&at| row[at].as_str()));
-    }
-    align_right(&mut list, 4);
-    plain(format!("{list}\n"), charset)
+    let goes = &["best val.", "model", "best loss", "tokens/s", "optimizer", "age", "validation"];
+    Sheet { header, rows: runs.iter().map(row).collect(), numbers: 4, goes }.text(charset, width)
 }
 
 fn row(run: &Listed) -> [String; 11] {

@@ -70,16 +70,16 @@ fn the_list_of_runs() {
     let begun = listed(begun, false);
     let died = Listed { died: true, ..begun.clone() };
     let list = [listed(run("quiet-otter", None), false), begun, died];
-    insta::assert_snapshot!(runs_table(&list, Charset::Ascii));
-    let started = runs_table(&list[1..], Charset::Ascii);
+    insta::assert_snapshot!(runs_table(&list, Charset::Ascii, None));
+    let started = runs_table(&list[1..], Charset::Ascii, None);
     assert!(!started.contains("loss") && started.contains("died"), "nothing to show, no column: {started}");
-    assert_eq!(runs_table(&[], Charset::Unicode), "no runs\n");
+    assert_eq!(runs_table(&[], Charset::Unicode, None), "no runs\n");
 }
 
 #[test]
 fn every_line_is_as_wide_as_its_table() {
     let list = [run("quiet-otter", None), run("x", Some(1.0))].map(|run| listed(run, false));
-    let text = runs_table(&list, Charset::Unicode);
+    let text = runs_table(&list, Charset::Unicode, None);
     let widths: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
     assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
 }

@@ -114,9 +114,14 @@ impl Checkpoints {
 
     /// The newest checkpoint whose files all agree with its manifest; every byte is read.
     pub fn newest(&self) -> Result<Newest> {
+        self.newest_telling(&|_| ())
+    }
+
+    /// The same, telling of bytes as they are read.
+    pub fn newest_telling(&self, read: &dyn Fn(u64)) -> Result<Newest> {
         let mut refused = Vec::new();
         for step in self.steps()?.into_iter().rev() {
-            match self.read(step).and_then(|checkpoint| checkpoint.verify().map(|()| checkpoint)) {
+            match self.read(step).and_then(|checkpoint| checkpoint.verify(read).map(|()| checkpoint)) {
                 Ok(checkpoint) => return Ok(Newest { checkpoint: Some(checkpoint), refused }),
                 Err(error) => refused.push(error),
             }
@@ -147,12 +152,12 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn at(&self, step: u64) -> PathBuf {
+    pub(crate) fn at(&self, step: u64) -> PathBuf {
         self.dir.join(format!("{PREFIX}{step}"))
     }
 
     /// The steps that have a folder, ascending.
-    fn steps(&self) -> Result<Vec<u64>> {
+    pub(crate) fn steps(&self) -> Result<Vec<u64>> {
         let names = self.names()?;
         let step = |name: &String| name.strip_prefix(PREFIX)?.parse().ok();
         let mut steps: Vec<u64> = names.iter().filter_map(step).collect();
@@ -207,11 +212,11 @@ impl Checkpoint {
         self.manifest.files.iter().map(|file| file.bytes).sum()
     }
 
-    fn verify(&self) -> Result<()> {
+    fn verify(&self, read: &dyn Fn(u64)) -> Result<()> {
         for file in &self.manifest.files {
             let path = self.dir.join(&file.name);
             let open = File::open(&path).map_err(Error::io(&path, "read it"))?;
-            if hash(&open).map_err(Error::io(&path, "read it"))? != file.blake3 {
+            if hash(&open, read).map_err(Error::io(&path, "read it"))? != file.blake3 {
                 return Err(damaged(&path, "its content is not what was written".into()));
             }
         }
@@ -303,7 +308,7 @@ impl Draft {
             let file = File::open(&path).map_err(Error::io(&path, doing))?;
             file.sync_all().map_err(Error::io(&path, "write it to the disk"))?;
             let bytes = file.metadata().map_err(Error::io(&path, doing))?.len();
-            let blake3 = hash(&file).map_err(Error::io(&path, doing))?;
+            let blake3 = hash(&file, &|_| ()).map_err(Error::io(&path, doing))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             files.push(FileEntry { name, bytes, blake3 });
         }
@@ -318,10 +323,24 @@ impl Drop for Draft {
     }
 }
 
-fn hash(file: &File) -> io::Result<String> {
+fn hash(file: &File, read: &dyn Fn(u64)) -> io::Result<String> {
     let mut hasher = Hasher::new();
-    hasher.update_reader(file)?;
+    hasher.update_reader(Telling { file, read })?;
     Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// A file that tells of the bytes that are read from it.
+struct Telling<'a> {
+    file: &'a File,
+    read: &'a dyn Fn(u64),
+}
+
+impl io::Read for Telling<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(bytes)?;
+        (self.read)(count as u64);
+        Ok(count)
+    }
 }
 
 /// Has a file or folder reach the disk.

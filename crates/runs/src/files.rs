@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use crate::aside::{self, Aside, Use};
-use crate::{Error, Metrics, Result, RunInfo, Store, drive};
+use crate::{Checkpoints, Error, Metrics, Result, RunInfo, Store, drive};
 
 /// One file of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,19 @@ impl RunInfo {
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(files)
+    }
+
+    /// The step of the newest checkpoint, by its folder's name; whether its files are whole is not asked.
+    pub fn checkpoint_step(&self) -> Result<Option<u64>> {
+        Ok(Checkpoints::of(&self.dir).steps()?.pop())
+    }
+
+    /// The bytes of the newest checkpoint.
+    pub fn checkpoint_bytes(&self) -> Result<Option<u64>> {
+        let Some(step) = self.checkpoint_step()? else { return Ok(None) };
+        let dir = Checkpoints::of(&self.dir).at(step);
+        let inside = |file: &RunFile| self.dir.join(&file.path).starts_with(&dir);
+        Ok(Some(self.files()?.iter().filter(|file| inside(file)).map(|file| file.bytes).sum()))
     }
 
     /// The run's metrics; none where it has no such file yet, or no more: version control keeps `metadata.json` alone.

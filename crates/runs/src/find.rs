@@ -1,6 +1,6 @@
 //! From what a user types to a run: a name, the beginning of one, or `last`.
 
-use crate::{Error, Metadata, Result, RunInfo, State, Store, store};
+use crate::{Error, Metadata, Result, Row, RunInfo, State, Store, store};
 
 /// The word for the run that began last.
 const LAST: &str = "last";
@@ -33,12 +33,16 @@ impl RunInfo {
     /// The metadata as of now. While a run goes on its `metadata.json` is older than its metrics: then steps, tokens, losses and
     /// speed are those of the metrics.
     pub fn current(&self) -> Result<Metadata> {
-        let metadata = &self.metadata;
-        if metadata.state != State::Running {
-            return Ok(metadata.clone());
+        if self.metadata.state != State::Running {
+            return Ok(self.metadata.clone());
         }
-        let mut current = metadata.clone();
-        current.rewind(&self.metrics_so_far()?.rows);
-        Ok(current)
+        Ok(self.metadata_at(&self.metrics_so_far()?.rows))
+    }
+
+    /// The metadata of a run that goes on and has written these rows.
+    pub fn metadata_at(&self, rows: &[Row]) -> Metadata {
+        let mut metadata = self.metadata.clone();
+        metadata.rewind(rows);
+        metadata
     }
 }

@@ -9,6 +9,7 @@
 //! | `metrics.csv` | one [`Row`] a step, flushed row by row, floats exact |
 //! | `model/` | the trained model, in the Hugging Face layout |
 //! | `checkpoints/step-N/` | what the run continues from: [`Checkpoints`] |
+//! | `log.txt` | what the run said, each line with its time: [`Log`] |
 //! | `lock` | who writes the run; empty when no one does |
 //!
 //! Where the store has a drive ([`Store::plan_attach`]), `model/` and `checkpoints/` are links to folders on it.
@@ -17,7 +18,7 @@
 //! [`Store::resume`] opens one again, a single process at a time; [`RunInfo`] is what readers get.
 //! [`Store::find`] takes what a user types for a run, and [`Store::remove`] is the only way in which one goes.
 //! A run folder appears with its recipe and its metadata at once or not at all, and every file but
-//! `metrics.csv`, which grows, is replaced as a whole, so no reader ever sees half of one. No function here reads the
+//! `metrics.csv` and `log.txt`, which grow, is replaced as a whole, so no reader ever sees half of one. No function here reads the
 //! clock: the caller passes the time in.
 //!
 //! ```
@@ -54,6 +55,7 @@ mod files;
 mod find;
 mod git;
 mod lock;
+mod log;
 mod metadata;
 mod metrics;
 mod name;
@@ -68,6 +70,7 @@ pub use files::{RunFile, total_bytes};
 pub use git::Git;
 pub use jiff::Timestamp;
 pub use lock::Holder;
+pub use log::{Log, LogTail};
 pub use metadata::{LossSummary, Metadata, SCHEMA, SPIKES_KEPT, Saves, Setup, Spike, State};
 pub use metrics::{COLUMNS, Metrics, MetricsTail, MetricsWriter, Row, Torn};
 pub use run::{Record, Run};

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::lock::{self, Lock};
 use crate::{
-    Checkpoints, Error, Metadata, MetricsWriter, Result, Row, RunInfo, atomic, drive, metadata, metrics,
+    Checkpoints, Error, Metadata, MetricsWriter, Result, Row, RunInfo, atomic, drive, log, metadata, metrics,
 };
 
 pub(crate) const RECIPE: &str = "recipe.toml";
@@ -114,7 +114,9 @@ impl Run {
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(refused)?;
         if !plain
-            || [RECIPE, metadata::FILE, metrics::FILE, lock::FILE].iter().any(|own| path == Path::new(own))
+            || [RECIPE, metadata::FILE, metrics::FILE, log::FILE, lock::FILE]
+                .iter()
+                .any(|own| path == Path::new(own))
         {
             return Err(refused());
         }

@@ -1,7 +1,9 @@
 //! Whether a process writes a run: asked of the file `lock`, which a writer keeps locked while it lives.
 
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use crate::lock::{self, Holder};
 use crate::{Error, Result, RunInfo, State};
@@ -37,8 +39,35 @@ impl RunInfo {
         Ok(if elsewhere { Writer::Unknown } else { Writer::Gone })
     }
 
+    /// The process that writes the run now, where it can be told: it runs on this host and has the lock open, so it is no other
+    /// one that was given its number since.
+    pub fn process(&self) -> Result<Option<u32>> {
+        let path = self.dir.join(lock::FILE);
+        if self.writer()? != Writer::Alive {
+            return Ok(None);
+        }
+        let text = fs::read(&path).map_err(Error::io(&path, "read it"))?;
+        let holder = serde_json::from_slice::<Holder>(&text).ok();
+        let here = holder.filter(|holder| holder.host == lock::host() && has_open(holder.pid, &path));
+        Ok(here.map(|holder| holder.pid))
+    }
+
     /// Whether the record says that the run goes on though its process is known to be gone.
     pub fn died(&self) -> Result<bool> {
         Ok(self.metadata.state == State::Running && self.writer()? == Writer::Gone)
     }
+}
+
+/// Whether the process has the file open, as far as the system tells; where it tells nothing of any process, the lock
+/// has to do.
+fn has_open(pid: u32, path: &Path) -> bool {
+    let open = |pid: &str| fs::read_dir(format!("/proc/{pid}/fd"));
+    if open("self").is_err() {
+        return true;
+    }
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let Ok(file) = fs::metadata(path) else { return false };
+    open(&pid.to_string()).is_ok_and(|files| {
+        files.flatten().any(|open| fs::metadata(open.path()).is_ok_and(|open| same(&open, &file)))
+    })
 }

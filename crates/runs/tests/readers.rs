@@ -132,3 +132,34 @@ fn a_lock_tells_whether_the_writer_lives() {
     run.metadata.finish(State::Finished, "2026-11-22T05:01:00Z".parse().unwrap());
     assert!(!run.info().died().unwrap(), "it ended");
 }
+
+#[test]
+fn the_process_that_writes_is_told_and_no_other_one_with_its_number() {
+    let (_folder, store) = store();
+    let run = create(&store, "a", "2026-11-22T05:00:00Z");
+    let path = run.dir().join("lock");
+    assert_eq!(run.info().process().unwrap(), Some(std::process::id()));
+    let text = fs::read_to_string(&path).unwrap();
+    // The parent's number: it lives, and has not this file open.
+    let other =
+        text.replace(&std::process::id().to_string(), &std::os::unix::process::parent_id().to_string());
+    fs::write(&path, &other).unwrap();
+    assert_eq!(run.info().writer().unwrap(), Writer::Alive);
+    assert_eq!(run.info().process().unwrap(), None);
+    fs::write(&path, text.replace("\"host\":\"", "\"host\":\"not-")).unwrap();
+    assert_eq!(run.info().process().unwrap(), None, "on another host");
+    fs::write(&path, text).unwrap();
+    let info = run.info();
+    drop(run);
+    assert_eq!(info.process().unwrap(), None, "it gave the run up");
+}
+
+#[test]
+fn a_log_belongs_to_the_store_and_is_not_replaced() {
+    let (_folder, store) = store();
+    let run = create(&store, "a", "2026-11-22T05:00:00Z");
+    assert_eq!(run.info().log().lines().unwrap(), None);
+    run.log().unwrap().say("2026-11-22T05:00:00Z".parse().unwrap(), "began").unwrap();
+    assert!(matches!(run.write_file("log.txt", b""), Err(Error::Path(_))));
+    assert_eq!(run.info().log().lines().unwrap().unwrap(), ["2026-11-22T05:00:00Z began"]);
+}

@@ -280,3 +280,26 @@ fn files_are_readable_as_the_umask_says() {
     fs::create_dir(&plain).unwrap();
     assert_eq!(mode(run.dir()), mode(&plain));
 }
+
+/// The folders are the index: nothing else is kept that could disagree with them, and of each nothing but its record is read.
+#[test]
+fn a_thousand_runs_are_listed_from_their_folders_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(folder.path().join("results"));
+    let made = metadata();
+    let run = store.create(NewRun { name: "run-0000", prefix: "", recipe: "", metadata: made }).unwrap();
+    let text = std::fs::read_to_string(run.dir().join("metadata.json")).unwrap();
+    for at in 1..1000 {
+        let name = format!("run-{at:04}");
+        let dir = store.root().join(&name);
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("metadata.json"), text.replace("run-0000", &name)).unwrap();
+    }
+    let began = std::time::Instant::now();
+    let listing = store.list().unwrap();
+    println!("1,000 runs listed in {:?}", began.elapsed());
+    assert_eq!((listing.runs.len(), listing.unreadable.len()), (1000, 0));
+    assert_eq!(listing.runs[999].metadata.name, "run-0999", "equal starts are in the order of their names");
+    std::fs::remove_dir_all(store.root().join("run-0500")).unwrap();
+    assert_eq!(store.list().unwrap().runs.len(), 999);
+}

@@ -67,9 +67,12 @@ struct Head {
 }
 
 impl Point {
-    /// The newest checkpoint of a run that can be trusted, and what is wrong with newer ones.
-    pub fn newest(run: &Run) -> Result<(Self, Vec<runs::Error>)> {
-        let runs::Newest { checkpoint, refused } = run.checkpoints().newest()?;
+    /// The newest checkpoint of a run that can be trusted, and what is wrong with newer ones. Every byte of it is read first.
+    pub fn newest(run: &Run, progress: &dyn data::Progress) -> Result<(Self, Vec<runs::Error>)> {
+        progress.begin("checking the newest checkpoint", run.info().checkpoint_bytes()?);
+        let newest = run.checkpoints().newest_telling(&|bytes| progress.advance(bytes));
+        progress.end();
+        let runs::Newest { checkpoint, refused } = newest?;
         let Some(files) = checkpoint else {
             return Err(Error::NoCheckpoint {
                 run: run.dir().to_owned(),

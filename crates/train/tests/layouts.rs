@@ -21,7 +21,7 @@ fn told(run: &Run, state: &str) -> Result<u64, String> {
     draft.put("recipe.toml", RECIPE.as_bytes()).expect("written");
     draft.put("state.json", state.as_bytes()).expect("written");
     draft.commit(None).expect("a checkpoint");
-    Point::newest(run).map(|(point, _)| point.state.step).map_err(|error| error.to_string())
+    Point::newest(run, &data::Silent).map(|(point, _)| point.state.step).map_err(|error| error.to_string())
 }
 
 #[test]

@@ -11,7 +11,7 @@ use train::Ready;
 
 use super::median;
 use super::stopwatch::Stopwatch;
-use crate::output::columns;
+use crate::output::{Page, say};
 
 /// Steps that are profiled; the costs are those of the middle one.
 const STEPS: u32 = 5;
@@ -34,7 +34,7 @@ pub(super) fn ceiling(device: &Device, element: DType) -> anyhow::Result<f64> {
     Ok(2.0 * (side as f64).powi(3) / median(&seconds))
 }
 
-/// The costs of a step by operation, then by kernel or product (the first `rows`, 0 for all), as text. `whole` is the
+/// Shows the costs of a step by operation, then by kernel or product (the first `rows`, 0 for all). `whole` is the
 /// time of a step without a profile, launched piece by piece as a profiled one is, in seconds.
 pub(super) fn of(
     gpu: &Arc<Gpu>,
@@ -42,7 +42,8 @@ pub(super) fn of(
     rows: usize,
     batch: &Ready,
     mut step: impl FnMut(&Ready) -> anyhow::Result<()>,
-) -> anyhow::Result<String> {
+    page: &mut Page,
+) -> anyhow::Result<()> {
     let mut profiles = Vec::new();
     for _ in 0..STEPS {
         gpu.start_profile()?;
@@ -59,10 +60,12 @@ pub(super) fn of(
     if rows > 0 {
         by_kernel.truncate(rows + 1);
     }
-    Ok(format!(
-        "\n{}\n\n{}\n\nin all {:.2} ms in {} pieces; the step launched piece by piece, as measured above: {:.2} ms ({:+.1} %)",
-        columns(&by_operation),
-        columns(&by_kernel),
+    say("")?;
+    page.table("operations", &by_operation)?;
+    say("")?;
+    page.table("kernels", &by_kernel)?;
+    say(&format!(
+        "\nin all {:.2} ms in {} pieces; the step launched piece by piece, as measured above: {:.2} ms ({:+.1} %)",
         sum,
         costs.len(),
         1e3 * whole,

@@ -8,12 +8,14 @@ use clap::Args;
 use models::Model;
 use optim::ortho::{self, Method, Ortho, measure};
 use optim::{Common, Optimizer, Rates, Value, Watch};
+use serde_json::json;
 use tensor::params::Role;
 use tensor::{DType, Device, Precision, Tensor};
 
 use super::{banks, median, range_ms, zoo};
 use crate::error::Usage;
-use crate::output::{columns, print};
+use crate::output::Page;
+use crate::progress::Work;
 
 /// Flags of `bench optim`.
 #[derive(Debug, Args)]
@@ -69,16 +71,18 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
         None => "normal entries".into(),
     };
     let machine = crate::machine::Found::on(device.clone())?;
-    print(&format!(
-        "{}: {}; {spectrum}; on {} ({})",
-        args.model,
-        shapes.join(", "),
-        machine.place.name,
-        machine.flag
-    ))?;
+    let (place, flag) = (&machine.place.name, &machine.flag);
+    let mut page = Page::default();
+    let matrices = shapes.join(", ");
+    page.add(
+        "setup",
+        json!({ "model": args.model, "matrices": matrices, "spectrum": spectrum, "machine": place, "device": flag }),
+        &format!("{}: {matrices}; {spectrum}; on {place} ({flag})", args.model),
+    )?;
 
     let head = ["orthogonaliser", "ms", "range", "TFLOP/s", "orthogonality", "asymmetry"];
     let mut rows = vec![head.map(String::from)];
+    let mut progress = Work::new("timing", methods.len() + if args.no_steps { 0 } else { STEPS.len() });
     for (name, method) in methods {
         let exact = matches!(method.method, Method::Svd { .. });
         let (runs, warm) = if exact { (1, 0) } else { (args.repeats, 2) };
@@ -100,10 +104,11 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
             format!("{orthogonality:.1e}"),
             format!("{asymmetry:.1e}"),
         ]);
+        progress.one_more();
     }
-    print(&columns(&rows))?;
+    progress.aside(|| page.table("orthogonalisers", &rows))?;
     if args.no_steps {
-        return Ok(());
+        return page.end();
     }
     let head = ["step of all weights", "ms", "range"];
     let mut rows = vec![head.map(String::from)];
@@ -122,8 +127,11 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
             format!("{:.3}", 1e3 * median(&times)),
             range_ms(&times),
         ]);
+        progress.one_more();
     }
-    Ok(print(&columns(&rows))?)
+    drop(progress);
+    page.table("steps", &rows)?;
+    page.end()
 }
 
 /// Whole steps that are timed: optimizers with keys.

@@ -5,6 +5,7 @@ use data::Batch;
 use models::Model;
 use optim::{Optimizer, Rates, Watch};
 use report::format;
+use serde_json::json;
 use tensor::random::Stream;
 use tensor::tape::Kernels;
 use tensor::{DType, Device};
@@ -15,7 +16,8 @@ use super::stopwatch::Stopwatch;
 use super::{breakdown, median, peer, range_ms};
 use crate::args::{key_value, setting};
 use crate::error::Usage;
-use crate::output::{columns, print};
+use crate::output::{Page, columns};
+use crate::progress::Work;
 
 /// Flags of `bench step`.
 #[derive(Debug, Args)]
@@ -72,24 +74,49 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
     let machine = crate::machine::Found::on(device.clone())?;
     let precision = trainer.model().params().precision();
     let parameters = format::count(trainer.model().params().numel() as u64);
-    print(&format!(
-        "{} {} x {} {precision} on {} ({}), {parameters} parameters, optimizer {}, {} steps",
-        args.model,
-        args.batch,
-        args.seq,
-        machine.place.name,
-        machine.flag,
-        args.label(),
-        args.steps,
-    ))?;
+    let mut page = Page::default();
+    let setup = json!({
+        "model": args.model,
+        "batch": args.batch,
+        "seq": args.seq,
+        "precision": precision.to_string(),
+        "machine": machine.place.name,
+        "device": machine.flag,
+        "parameters": trainer.model().params().numel(),
+        "optimizer": args.label(),
+        "steps": args.steps,
+    });
+    page.add(
+        "setup",
+        setup,
+        &format!(
+            "{} {} x {} {precision} on {} ({}), {parameters} parameters, optimizer {}, {} steps",
+            args.model,
+            args.batch,
+            args.seq,
+            machine.place.name,
+            machine.flag,
+            args.label(),
+            args.steps,
+        ),
+    )?;
     let element = precision.arithmetic(&device).compute();
     let ceiling = breakdown::ceiling(&device, element)?;
     let work = flops::forward_backward(&resolved.config, args.batch as usize, args.seq as usize);
     let head = ["", "median", "range, ms", "tokens/s", "model TFLOP/s", "of the ceiling"].map(String::from);
-    let mut table = vec![head];
+    let (mut table, mut values) = (vec![head], Vec::new());
     let mut add = |name: &str, times: &mut Vec<f64>| {
         times.sort_by(f64::total_cmp);
         let median = median(times);
+        values.push(json!({
+            "what": name,
+            "median_ms": 1e3 * median,
+            "least_ms": 1e3 * times[0],
+            "most_ms": 1e3 * times[times.len() - 1],
+            "tokens_per_s": f64::from(args.batch * args.seq) / median,
+            "model_tflops": work / median / 1e12,
+            "share_of_ceiling": work / median / ceiling,
+        }));
         table.push([
             name.to_string(),
             format!("{:.2} ms", 1e3 * median),
@@ -121,24 +148,29 @@ pub fn run(args: &StepArgs) -> anyhow::Result<()> {
         trainer = bench.trainer(resolved.recipe.train.kernels.into())?;
         trainer = trainer.with_graphs(false);
     }
-    print(&columns(&table))?;
-    print(&format!(
-        "ceiling {:.1} TFLOP/s: one large product in {}; peak memory {} forward + backward, {} whole step{}",
-        ceiling / 1e12,
-        if element == DType::BF16 { "bf16" } else { "f32" },
-        format::bytes(times.peaks[0]),
-        format::bytes(times.peaks[1]),
-        if pieces > 0 { format!("; {pieces} pieces of work in graphs") } else { String::new() },
-    ))?;
+    page.add("times", values.into(), &columns(&table))?;
+    let (kind, peaks) = (if element == DType::BF16 { "bf16" } else { "f32" }, times.peaks);
+    page.add(
+        "machine",
+        json!({ "ceiling_tflops": ceiling / 1e12, "ceiling_in": kind, "peak_bytes": peaks, "graph_pieces": pieces }),
+        &format!(
+            "ceiling {:.1} TFLOP/s: one large product in {kind}; peak memory {} forward + backward, {} whole step{}",
+            ceiling / 1e12,
+            format::bytes(peaks[0]),
+            format::bytes(peaks[1]),
+            if pieces > 0 { format!("; {pieces} pieces of work in graphs") } else { String::new() },
+        ),
+    )?;
     if let (Device::Cuda(gpu), Some(rows)) = (&device, args.detail) {
         let step = |batch: &Ready| bench.step(&mut trainer, batch).map(|_| ());
-        print(&breakdown::of(gpu, eager, rows, &bench.batch(0), step)?)?;
+        breakdown::of(gpu, eager, rows, &bench.batch(0), step, &mut page)?;
     }
     if args.compare {
         drop(trainer);
-        print(&peer::run(&resolved.config, args.batch, args.seq, &machine.flag)?)?;
+        let told = peer::run(&resolved.config, args.batch, args.seq, &machine.flag)?;
+        page.add("pytorch", json!(told), &told)?;
     }
-    Ok(())
+    page.end()
 }
 
 impl StepArgs {
@@ -191,6 +223,7 @@ impl Bench<'_> {
 
     fn time(&self, trainer: &mut Trainer) -> anyhow::Result<Times> {
         let mut times = Times { passes: Vec::new(), wholes: Vec::new(), peaks: [0; 2] };
+        let mut progress = Work::new("timing steps", (self.args.steps + WARM_UP) as usize);
         for i in 0..self.args.steps + WARM_UP {
             if i == 1 {
                 self.device.reset_peak();
@@ -200,6 +233,7 @@ impl Bench<'_> {
                 times.passes.push(pass);
                 times.wholes.push(whole);
             }
+            progress.one_more();
         }
         times.peaks[1] = self.device.peak_bytes() as u64;
         // The optimizer's state is there all the time; what is asked here is a pass without it.

@@ -5,7 +5,8 @@ use optim::ortho::{Ortho, measure};
 use tensor::{DType, Device, Tensor};
 
 use super::banks;
-use crate::output::{columns, print};
+use crate::output::{Page, say};
+use crate::progress::Work;
 
 /// Largest orthogonality on the numerical rank, and residual.
 const BOUND: f64 = 1e-5;
@@ -15,7 +16,9 @@ pub fn run(device: &Device) -> anyhow::Result<()> {
     let head =
         ["matrix", "method", "rank", "orthogonality", "asymmetry", "smallest eigenvalue", "residual", ""];
     let (mut rows, mut failing) = (vec![head.map(String::from)], 0);
-    for (name, rank, x) in matrices(device)? {
+    let matrices = matrices(device)?;
+    let mut progress = Work::new("matrices", matrices.len());
+    for (name, rank, x) in matrices {
         for method in ["polar", "svd"] {
             let y = Ortho::parse(method, "", 0, DType::F32)?.apply(&x)?;
             let told = measure::quality(&x.slot(0), &y.slot(0))?;
@@ -32,8 +35,11 @@ pub fn run(device: &Device) -> anyhow::Result<()> {
                 if ok { "ok" } else { "ABOVE" }.into(),
             ]);
         }
+        progress.one_more();
     }
-    print(&columns(&rows))?;
+    drop(progress);
+    let mut page = Page::default();
+    page.table("results", &rows)?;
     for bad in [f32::NAN, f32::INFINITY] {
         for method in ["polar", "svd"] {
             let x = device.from_slice(&[1.0, 2.0, bad, 3.0, 1.0, 1.0], &[1, 2, 3])?;
@@ -42,8 +48,12 @@ pub fn run(device: &Device) -> anyhow::Result<()> {
             }
         }
     }
+    if failing == 0 {
+        say("all within 1e-5; what is not finite is refused")?;
+    }
+    page.end()?;
     match failing {
-        0 => Ok(print("all within 1e-5; what is not finite is refused")?),
+        0 => Ok(()),
         count => bail!("{count} results are beyond 1e-5"),
     }
 }

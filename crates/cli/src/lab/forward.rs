@@ -12,7 +12,8 @@ use tensor::{Device, Precision, Tokens};
 
 use super::tensors::{self, Tensors};
 use crate::error::BadFile;
-use crate::output::print;
+use crate::output::Page;
+use crate::store_args::number;
 
 /// Flags of `lab forward`.
 #[derive(Debug, Args)]
@@ -60,7 +61,8 @@ pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
     model.params().begin_step();
     let loss = model.loss(&mut tape, &tokens, &targets)?.mean;
     let value = loss.value.to_vec()?;
-    print(&format!("loss {}", value[0]))?;
+    let mut page = Page::default();
+    page.add("loss", number(value[0].into()), &format!("loss {}", value[0]))?;
     out.insert("loss".into(), (vec![1], value));
     if args.grads {
         let seed = device.zeros(&[1], tensor::DType::F32)?;
@@ -71,7 +73,8 @@ pub fn run(args: &ForwardArgs) -> anyhow::Result<()> {
             out.insert(format!("grad.{}", spec.name), (spec.shape.clone(), grad));
         }
     }
-    tensors::write(&args.out, &out)
+    tensors::write(&args.out, &out)?;
+    page.end()
 }
 
 fn read_ids(path: &Path) -> anyhow::Result<(Vec<i32>, [usize; 2])> {

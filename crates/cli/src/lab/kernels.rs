@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use serde_json::json;
 use tensor::check::{self, Case, Outcome};
 use tensor::cuda::{Source, compile_verbose};
 use tensor::{DType, Device, Precision};
 
 use crate::error::Usage;
-use crate::output::{columns, print};
+use crate::output::{Page, say};
+use crate::progress::Work;
 
 /// Flags of `lab kernels`.
 #[derive(Debug, Args)]
@@ -74,33 +76,47 @@ fn check_all(args: &KernelsArgs) -> anyhow::Result<()> {
     }
     let start = Instant::now();
     let mut table = Table::default();
-    let stopped = precisions
+    let checks: Vec<_> = precisions
         .list()
         .iter()
         .flat_map(|&precision| cases.iter().map(move |case| (case, precision)))
         .filter(|(case, precision)| case.has_its_own(*precision))
+        .collect();
+    let mut progress = Work::new("checking", checks.len() + optimizers.len());
+    let stopped = checks
+        .iter()
         .try_for_each(|(case, precision)| {
+            let precision = *precision;
             let outcomes = case
                 .check(&device, precision)
                 .with_context(|| format!("{} {} in {precision}", case.op(), case.shape()))?;
             table.add(&outcomes, precision);
+            progress.one_more();
             anyhow::Ok(())
         })
         .and_then(|()| {
             optimizers.iter().try_for_each(|case| {
                 let outcomes = case.check(&device).with_context(|| case.name())?;
                 table.add(&outcomes, case.precision());
+                progress.one_more();
                 Ok(())
             })
         });
-    print(&table.text())?;
+    drop(progress);
+    let mut page = Page::default();
+    page.table("checks", &table.rows())?;
+    if stopped.is_ok() {
+        let seconds = start.elapsed().as_secs_f64();
+        let (cases, tensors) = (table.cases, table.tensors);
+        let value =
+            json!({ "cases": cases, "tensors": tensors, "failing": table.failing, "seconds": seconds });
+        page.add("sum", value, &format!("{cases} cases, {tensors} tensors on {device:?} in {seconds:.1} s"))?;
+    }
+    if stopped.is_ok() && table.failing == 0 {
+        say("all within their bounds, and all repeat bit for bit")?;
+    }
+    page.end()?;
     stopped?;
-    print(&format!(
-        "{} cases, {} tensors on {device:?} in {:.1} s",
-        table.cases,
-        table.tensors,
-        start.elapsed().as_secs_f64()
-    ))?;
     table.verdict()
 }
 
@@ -128,14 +144,15 @@ impl Table {
         self.rows.extend(shown(outcomes).into_iter().map(|outcome| row(outcome, precision)));
     }
 
-    fn text(&self) -> String {
+    /// The rows under their header.
+    fn rows(&self) -> Vec<[String; 7]> {
         let head = ["operation", "shape", "precision", "tensor", "error", "bound", ""].map(String::from);
-        columns(&[&[head], self.rows.as_slice()].concat())
+        [&[head], self.rows.as_slice()].concat()
     }
 
     fn verdict(&self) -> anyhow::Result<()> {
         match self.failing {
-            0 => Ok(print("all within their bounds, and all repeat bit for bit")?),
+            0 => Ok(()),
             count => bail!("{count} of {} tensors are beyond their bound or do not repeat", self.tensors),
         }
     }
@@ -174,6 +191,7 @@ fn compile_all(archs: &[String]) -> anyhow::Result<()> {
     let sources: Vec<&Source> = tensor::ops::KERNELS.iter().chain(optim::KERNELS).copied().collect();
     let head = ["file", "arch", "type", "kernels", "registers", "spilled", "ms", ""].map(String::from);
     let (mut rows, mut logs) = (vec![head], Vec::new());
+    let mut progress = Work::new("compiling", 2 * archs.len() * sources.len());
     for arch in archs {
         for source in &sources {
             for (elem, name) in [(DType::F32, "f32"), (DType::BF16, "bf16")] {
@@ -196,16 +214,22 @@ fn compile_all(archs: &[String]) -> anyhow::Result<()> {
                 let [kernels, registers, spilled] = cells;
                 let [file, arch, name] = [source.name, arch, name].map(String::from);
                 rows.push([file, arch, name, kernels, registers, spilled, ms, verdict.to_string()]);
+                progress.one_more();
             }
         }
     }
-    print(&columns(&rows))?;
-    for log in &logs {
-        print(log)?;
+    drop(progress);
+    let mut page = Page::default();
+    page.table("compilations", &rows)?;
+    page.add("logs", json!(logs), &logs.join("\n"))?;
+    let all = rows.len() - 1;
+    if logs.is_empty() {
+        say(&format!("{all} compilations, none with an error or a warning"))?;
     }
+    page.end()?;
     match logs.len() {
-        0 => Ok(print(&format!("{} compilations, none with an error or a warning", rows.len() - 1))?),
-        count => bail!("{count} of {} compilations have an error or a warning, shown above", rows.len() - 1),
+        0 => Ok(()),
+        count => bail!("{count} of {all} compilations have an error or a warning, shown above"),
     }
 }
 

@@ -9,7 +9,8 @@ use tensor::{DType, Device, Tensor};
 
 use super::tensors;
 use crate::error::{BadFile, EXIT_CODES, Usage};
-use crate::output::{columns, print};
+use crate::output::Page;
+use crate::progress::Work;
 
 /// Flags of `lab orthogonalize`.
 #[derive(Debug, Args)]
@@ -92,6 +93,7 @@ pub fn run(args: &OrthogonalizeArgs) -> anyhow::Result<()> {
         "ms",
     ];
     let mut rows = vec![head.map(String::from)];
+    let mut progress = Work::new("orthogonalising", given.len());
     for (name, (shape, values)) in &mut given {
         let bank = if shape.len() == 2 { [&[1], &shape[..]].concat() } else { shape.clone() };
         let x = device.from_slice(values, &bank)?;
@@ -115,9 +117,13 @@ pub fn run(args: &OrthogonalizeArgs) -> anyhow::Result<()> {
             format!("{:.2}", 1e3 * seconds),
         ]);
         *values = y.to_vec()?;
+        progress.one_more();
     }
-    print(&columns(&rows))?;
-    tensors::write(&args.out, &given)
+    drop(progress);
+    let mut page = Page::default();
+    page.table("tensors", &rows)?;
+    tensors::write(&args.out, &given)?;
+    page.end()
 }
 
 /// Each figure at its worst over the members of a bank.

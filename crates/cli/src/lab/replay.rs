@@ -16,7 +16,8 @@ use super::tensors::{self, Tensors};
 use crate::args::{key_value, setting};
 use crate::error::BadFile;
 use crate::machine::Found;
-use crate::output::{columns, print};
+use crate::output::Page;
+use crate::progress::Work;
 
 /// Flags of `lab replay`.
 #[derive(Debug, Args)]
@@ -68,6 +69,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         Optimizer::new(&args.optimizer, &recipe.optimizer.settings(), &recipe.common(), &params)?;
     let rest = recipe.optimizer.adamw.lr as f32;
     let mut out = Tensors::new();
+    let mut progress = Work::new("stepping", trace.rates.len());
     for (step, &matrices) in (1..).zip(&trace.rates) {
         for (i, spec) in trace.specs.iter().enumerate() {
             params.get(i).grad.copy_from_slice(trace.values(&spec.name, &format!("grad.{step}")))?;
@@ -82,9 +84,13 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         for (i, spec) in trace.specs.iter().enumerate() {
             out.insert(format!("{}.{step}", spec.name), (spec.shape.clone(), params.weight(i)?));
         }
+        progress.one_more();
     }
+    drop(progress);
     tensors::write(&args.out, &out)?;
-    Ok(print(&trace.compare(&out))?)
+    let mut page = Page::default();
+    page.table("tensors", &trace.compare(&out))?;
+    page.end()
 }
 
 /// The recipe that `--optimizer` and `--set` make; a bare key is one of the optimizer.
@@ -171,7 +177,7 @@ impl Trace {
 
     /// A line for each tensor: how far it moved and, where the trace says where to, the worst difference from that
     /// relative to the distance moved until then.
-    fn compare(&self, out: &Tensors) -> String {
+    fn compare(&self, out: &Tensors) -> Vec<[String; 5]> {
         let head = ["tensor", "shape", "moved", "worst difference / moved", "at step"].map(String::from);
         let mut rows = vec![head];
         for ParamSpec { name, shape, .. } in &self.specs {
@@ -191,7 +197,7 @@ impl Trace {
             });
             rows.push([name.clone(), format!("{shape:?}"), format!("{moved:.4e}"), off, step]);
         }
-        columns(&rows)
+        rows
     }
 }
 
