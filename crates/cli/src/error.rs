@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use train::recipe::{self, Origin};
 
+use crate::output::plain;
+
 /// The exit codes, as `--help` shows them.
 pub const EXIT_CODES: &str = "\
 Exit codes:
@@ -93,7 +95,7 @@ pub fn report_usage(error: &clap::Error) -> u8 {
 fn line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = plain(&cause.to_string());
         if line.is_empty() {
             line = text;
         } else if !line.contains(&text) {

@@ -5,6 +5,9 @@ use std::io::{self, IsTerminal, Write};
 
 use report::Charset;
 
+/// No message is longer.
+const LONGEST: usize = 4000;
+
 /// Writes `text` and a newline to standard output.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
@@ -16,6 +19,21 @@ pub fn print(text: &str) -> io::Result<()> {
 /// Box-drawing characters for a terminal that can show them, ASCII for files and pipes.
 pub fn charset() -> Charset {
     if io::stdout().is_terminal() { Charset::Unicode } else { Charset::Ascii }
+}
+
+/// One line of at most [`LONGEST`] characters that no terminal takes for a command: messages name what is in files, and
+/// that may be anything.
+pub fn plain(text: &str) -> String {
+    let mut line = String::new();
+    let words = text.split_whitespace().flat_map(|word| [" ", word]).skip(1);
+    for (at, c) in words.flat_map(str::chars).enumerate() {
+        match c {
+            _ if at == LONGEST => return line + " ...",
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
 }
 
 /// Text in columns two spaces apart, without borders; the last column is not padded.
@@ -32,7 +50,13 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::columns;
+    use super::{LONGEST, columns, plain};
+
+    #[test]
+    fn whatever_is_told_is_one_plain_line() {
+        assert_eq!(plain(" a\nb\r\n  c\u{1b}[31m\u{7}\u{9b}d "), "a b c\\u{1b}[31m\\u{7}\\u{9b}d");
+        assert_eq!(plain(&"x".repeat(1 << 20)).len(), LONGEST + 4);
+    }
 
     #[test]
     fn columns_line_up() {

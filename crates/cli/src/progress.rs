@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::format;
 
+use crate::output::plain;
+
 /// How often a plain line comes, where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -109,5 +111,5 @@ fn bar(total: Option<u64>, template: &str) -> ProgressBar {
 
 /// A line on standard error; a closed one is no reason to stop a run.
 pub fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", plain(line));
 }

@@ -29,6 +29,7 @@ mod batch;
 mod cache;
 mod dataset;
 mod error;
+mod guard;
 mod hash;
 pub mod order;
 mod progress;

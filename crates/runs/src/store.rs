@@ -68,10 +68,13 @@ impl Store {
             name::check(name)?;
         }
         match fs::create_dir(&self.root) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists || !self.root.is_dir() => {
-                return Err(Error::io(&self.root, "make the results folder")(error));
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let found = fs::metadata(&self.root).map_err(Error::io(&self.root, "look at it"))?;
+                if !found.is_dir() {
+                    return Err(Error::io(&self.root, "make the results folder")(error));
+                }
             }
-            _ => {}
+            made => made.map_err(Error::io(&self.root, "make the results folder"))?,
         }
         aside::sweep(&self.root);
         metadata.recipe_hash = blake3::hash(recipe.as_bytes()).to_hex().to_string();
