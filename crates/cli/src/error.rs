@@ -102,6 +102,15 @@ fn line(error: &anyhow::Error) -> String {
             line = format!("{line}: {text}");
         }
     }
+    // What rooms and libraries pass on as the system said it.
+    for (said, remedy) in [
+        ("(os error 28)", "free some disk space"),
+        ("(os error 122)", "your disk quota is used up: free some space"),
+    ] {
+        if cfg!(target_os = "linux") && line.contains(said) && !line.contains(remedy) {
+            line = format!("{line} ({remedy})");
+        }
+    }
     line
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::SeqCst};
 
 /// What happens at the operation; `FAULTS_KIND` is its name in small letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+enum Kind {
     /// It fails with `EIO`.
     Eio,
     /// It fails with `ENOSPC`, if it is one that takes space; the next ones do not.
@@ -26,11 +26,11 @@ pub enum Kind {
 }
 
 /// Calls that write content.
-pub const WRITES: [&str; 6] = ["write", "writev", "pwrite", "copy_file_range", "sendfile", "fsync"];
+const WRITES: [&str; 6] = ["write", "writev", "pwrite", "copy_file_range", "sendfile", "fsync"];
 /// Calls that take space otherwise; opening does where it makes a file.
-pub const CREATES: [&str; 7] = ["create", "mkdir", "rename", "link", "symlink", "ftruncate", "fallocate"];
+const CREATES: [&str; 7] = ["create", "mkdir", "rename", "link", "symlink", "ftruncate", "fallocate"];
 /// Calls that a signal may interrupt.
-pub const INTERRUPTIBLE: [&str; 9] =
+const INTERRUPTIBLE: [&str; 9] =
     ["open", "create", "read", "pread", "write", "writev", "pwrite", "fsync", "ftruncate"];
 
 /// What a call does about it.
