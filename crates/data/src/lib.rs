@@ -31,6 +31,7 @@ mod dataset;
 mod error;
 mod guard;
 mod hash;
+mod longest;
 pub mod order;
 mod progress;
 mod random;

@@ -15,6 +15,7 @@ use tokenizers::Tokenizer as Inner;
 
 use crate::error::{Error, Result, io};
 use crate::guard::guarded;
+use crate::longest::Longest;
 
 /// Which tokenizer to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,9 @@ pub const END_OF_TEXT_NAMES: [&str; 5] = ["<|end_of_text|>", "<|endoftext|>", "<
 
 /// Name of the pad token; where it is missing, end-of-text pads.
 pub const PAD_NAME: &str = "<|pad|>";
+
+/// No token and no pattern is longer: the library takes them apart by recursion, and a stack that overflows ends the process.
+const LONGEST: usize = 4096;
 
 /// Ids in batches have 31 bits; no vocabulary comes near.
 const LARGEST_ID: u32 = 1 << 30;
@@ -112,6 +116,12 @@ impl Tokenizer {
         let content = fs::read(path).map_err(io(path))?;
         let AddedTokens { added_tokens: added } =
             serde_json::from_slice(&content).map_err(|e| unusable(e.to_string()))?;
+        match serde_json::from_slice(&content) {
+            Ok(Longest(bytes)) if bytes > LONGEST => {
+                return Err(unusable(format!("it has a string of {bytes} bytes; at most {LONGEST} may be")));
+            }
+            other => other.map(|_| ()).map_err(|e| unusable(e.to_string()))?,
+        }
         let inner = guarded(|| Inner::from_bytes(&content)).map_err(unusable)?;
         let mut inner = inner.map_err(|e| unusable(e.to_string()))?;
         let find = |name: &str| added.iter().find(|token| token.content == name).map(|token| token.id);
@@ -222,6 +232,7 @@ pub(crate) mod tests {
         for (text, why) in [
             (broken, "the tokenizer library cannot handle it"),
             (WORDS.replace("\"c\": 2", "\"c\": 4294967295"), "token id 4294967295"),
+            (WORDS.replace("\"c\": 2", &format!("\"{}\": 2", "[".repeat(20_000))), "a string of 20000 bytes"),
         ] {
             fs::write(file.path(), text).unwrap();
             let message = Tokenizer::from_file(file.path()).err().unwrap().to_string();

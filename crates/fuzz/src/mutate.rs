@@ -30,7 +30,7 @@ const NUMBERS: [&str; 22] = [
     "null",
 ];
 /// What opens and closes, in the languages of the inputs.
-const BRACKETS: [(&str, &str); 4] = [("[", "]"), ("{\"a\":", "}"), ("{a=", "}"), ("\"", "\"")];
+const BRACKETS: [(&str, &str); 5] = [("(", ")"), ("[", "]"), ("{\"a\":", "}"), ("{a=", "}"), ("\"", "\"")];
 
 /// Numbers that follow from a name and two numbers alone.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ fn once(input: &mut Vec<u8>, seeds: &[Vec<u8>], words: &[&str], random: &mut Ran
         }
         10 => {
             let (open, close) = BRACKETS[random.below(BRACKETS.len())];
-            let depth = [1, 2, 40, 130, 20_000][random.below(5)];
+            let depth = [1, 2, 40, 130, 1500, 20_000][random.below(6)];
             let middle = random.of(&["", "1"]);
             splice(input, at, format!("{}{middle}{}", open.repeat(depth), close.repeat(depth)).as_bytes());
         }

@@ -44,7 +44,13 @@ pub struct TokenIds {
 impl Config {
     /// Reads a `config.json`, given itself or its folder.
     pub fn load(path: &Path) -> Result<Self> {
-        let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
+        let file = match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => path.join("config.json"),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(path, &error));
+            }
+            _ => path.to_owned(),
+        };
         let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::Io {
                 path: file.clone(),

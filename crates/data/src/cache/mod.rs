@@ -94,7 +94,9 @@ impl Cache {
         let mut head = vec![0; HEAD];
         file.read_exact(&mut head).map_err(|_| broken("shorter than its head"))?;
         let header: Header = serde_json::from_slice(&head).map_err(|e| broken(&format!("head: {e}")))?;
-        if header.text() != head.trim_ascii_end() {
+        let mut text = header.text();
+        text.resize(HEAD, b' ');
+        if text != head {
             return Err(broken("its head is not as it is written"));
         }
         if header.format != FORMAT || header.version != VERSION || !matches!(header.token_bytes, 2 | 4) {
