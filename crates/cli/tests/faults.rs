@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Instant;
 
-use common::disturbed::{STEPS, Whole, disturbed, ended, muon, results, train};
+use common::disturbed::{STEPS, Whole, disturbed, ended, muon, names, results, train};
 use common::{Muon, stderr};
 
 mod common;
@@ -81,6 +81,7 @@ impl Case<'_> {
                 assert!(shorter, "{what}: {args:?}: {told}");
             }
             whole.same(&run, what);
+            swept(muon, what);
             return (failed, true);
         }
         // Nothing to go on from, and that is what it says; without a folder the name is free.
@@ -93,6 +94,7 @@ impl Case<'_> {
             muon.shows(self.victim);
             whole.same(&run, what);
         }
+        swept(muon, what);
         (failed, false)
     }
 
@@ -141,6 +143,14 @@ fn whatever_operation_of_a_continuation_fails_it_comes_to_the_same_end() {
     let extend = ["resume", "r", "--extend-steps", "2"];
     // Where it was not made longer yet, it is told so once more.
     Case { victim: &extend, prepare: &prepare, again: &[&["resume", "r"], &extend] }.sweep(&KINDS);
+}
+
+/// What a killed process left aside is gone when another one has begun.
+fn swept(muon: &Muon, what: &str) {
+    let left = names(&results(muon))
+        .into_iter()
+        .find(|name| name.starts_with(".new-") || name.starts_with(".removed-"));
+    assert_eq!(left, None, "{what}");
 }
 
 /// A copy of a folder with all below it.

@@ -294,6 +294,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn rows_beyond_any_machine_take_all_there_is() {
+        for (batch_size, seq_len) in [(1 << 62, 1 << 62), (1 << 62, 8), (1, i64::MAX as usize)] {
+            for cuda in [false, true] {
+                let (_, estimate) =
+                    of("granite-4.0-350m", Step { batch_size, seq_len, cuda, ..step("muon") });
+                assert_eq!(estimate.total(), u64::MAX, "{batch_size} {seq_len}");
+            }
+        }
+    }
+
     /// Peaks of `muon bench step --model MODEL --optimizer adamw --batch 8 --seq 512` on an H100.
     #[test]
     fn agrees_with_peaks_measured_on_a_gpu() {
