@@ -14,7 +14,7 @@ use tempfile::TempDir;
 static MEMORY: Counting = Counting;
 
 fn folder() -> TempDir {
-    tempfile::tempdir_in(fuzz::scratch("").parent().unwrap()).unwrap()
+    tempfile::tempdir_in(fuzz::folder()).unwrap()
 }
 
 /// Reads every row of a data set.

@@ -73,7 +73,7 @@ impl Campaign<'_> {
         let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
         let span = number("MUON_FUZZ_SECONDS").map(Duration::from_secs);
         let salt = number("MUON_FUZZ_SEED").unwrap_or(0);
-        let file = scratch(&format!("{}-{}.input", self.name, std::process::id()));
+        let file = folder().join(format!("muon-fuzz-{}-{}.input", self.name, std::process::id()));
         let _dog = Watchdog::start(&file);
         let mut pool: Vec<Vec<u8>> = Vec::new();
         let mut outcome = Outcome::default();
@@ -139,11 +139,10 @@ impl Campaign<'_> {
     }
 }
 
-/// A file in memory where the system has such a place, else among the temporary files.
-pub fn scratch(name: &str) -> PathBuf {
+/// Where files of cases go: to memory where the system has such a place, else among the temporary files.
+pub fn folder() -> PathBuf {
     let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    folder.join(format!("muon-fuzz-{name}"))
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Ends the process when a case hangs: nothing else can.

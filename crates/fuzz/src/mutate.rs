@@ -29,6 +29,8 @@ const NUMBERS: [&str; 22] = [
     "0.1",
     "null",
 ];
+/// Bytes that mean something to parsers or terminals.
+const BYTES: [u8; 8] = [0, b'\n', b'"', 0x7f, 0x80, 0xff, b'\\', 0x1b];
 /// What opens and closes, in the languages of the inputs.
 const BRACKETS: [(&str, &str); 5] = [("(", ")"), ("[", "]"), ("{\"a\":", "}"), ("{a=", "}"), ("\"", "\"")];
 
@@ -85,9 +87,7 @@ fn once(input: &mut Vec<u8>, seeds: &[Vec<u8>], words: &[&str], random: &mut Ran
     let at = random.below(input.len());
     match random.below(13) {
         0 if !input.is_empty() => input[at] ^= 1 << random.below(8),
-        1 if !input.is_empty() => {
-            input[at] = random.of(&[&0, &b'\n', &b'"', &0x7f, &0x80, &0xff, &b'\\', &0x1b]).to_owned()
-        }
+        1 if !input.is_empty() => input[at] = BYTES[random.below(BYTES.len())],
         2 => drop(input.drain(random.range(input.len(), 64))),
         3 => {
             let piece = input[random.range(input.len(), 64)].to_vec();

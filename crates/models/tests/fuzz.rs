@@ -64,7 +64,7 @@ fn fuzz_config() {
 
 #[test]
 fn fuzz_safetensors() {
-    let dir = tempfile::tempdir_in(fuzz::scratch("").parent().unwrap()).unwrap();
+    let dir = tempfile::tempdir_in(fuzz::folder()).unwrap();
     let (config, file) = (oracles()[0].join("config.json"), dir.path().join("model.safetensors"));
     let specs = parameters(&Config::load(&config).unwrap());
     let whole = fs::read(oracles()[0].join("model.safetensors")).unwrap();
@@ -97,7 +97,7 @@ fn fuzz_safetensors() {
 
 #[test]
 fn fuzz_index() {
-    let dir = tempfile::tempdir_in(fuzz::scratch("").parent().unwrap()).unwrap();
+    let dir = tempfile::tempdir_in(fuzz::folder()).unwrap();
     let index = dir.path().join("model.safetensors.index.json");
     let specs = parameters(&Config::load(&oracles()[0].join("config.json")).unwrap());
     fs::copy(oracles()[0].join("model.safetensors"), dir.path().join("a.safetensors")).unwrap();

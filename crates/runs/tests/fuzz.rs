@@ -51,9 +51,7 @@ fn run(folder: &TempDir) -> (Store, Run) {
 }
 
 fn folder() -> TempDir {
-    let at = fuzz::scratch("runs");
-    fs::create_dir_all(&at).unwrap();
-    tempfile::tempdir_in(at).unwrap()
+    tempfile::tempdir_in(fuzz::folder()).unwrap()
 }
 
 /// The same manifest with the seal that belongs to it, where it has one.

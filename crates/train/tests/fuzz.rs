@@ -37,7 +37,8 @@ fn fuzz_recipe() {
     ];
     let keys = KEYS.iter().map(|key| key.name.rsplit('.').next().unwrap_or_default());
     let words: Vec<&str> = keys.chain(names).chain(own).chain(values).collect();
-    let path = fuzz::scratch(&format!("recipe-{}.toml", std::process::id()));
+    let folder = tempfile::tempdir_in(fuzz::folder()).unwrap();
+    let path = folder.path().join("recipe.toml");
     let campaign = Campaign { name: "recipe", seeds: &seeds, words: &words, cases: 1500, memory: 16 << 20 };
     campaign.run(|input| {
         fs::write(&path, input).unwrap();
@@ -58,5 +59,4 @@ fn fuzz_recipe() {
         assert!(again.differences(&frozen).expect("a frozen recipe").is_empty());
         None
     });
-    fs::remove_file(path).unwrap();
 }
