@@ -299,7 +299,7 @@ mod tests {
         for (batch_size, seq_len) in [(1 << 62, 1 << 62), (1 << 62, 8), (1, i64::MAX as usize)] {
             for cuda in [false, true] {
                 let (_, estimate) =
-                    of("granite-4.0-350m", Step { batch_size, seq_len, cuda, ..step("muon") });
+                    of("granite-4.0-350m", Step { cuda, batch_size, seq_len, ..step("muon") });
                 assert_eq!(estimate.total(), u64::MAX, "{batch_size} {seq_len}");
             }
         }

@@ -78,13 +78,11 @@ pub fn content(run: &Path) -> BTreeMap<String, Vec<u8>> {
         for entry in fs::read_dir(&folder).expect("a folder") {
             let path = entry.expect("an entry").path();
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            let mut bytes = match path.is_dir() {
-                true => {
-                    folders.push(path);
-                    continue;
-                }
-                false => fs::read(&path).expect("a file"),
-            };
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut bytes = fs::read(&path).expect("a file");
             if name == "metrics.csv" {
                 let text = String::from_utf8(bytes).expect("text");
                 let cells = |line: &str| {
