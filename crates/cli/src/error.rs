@@ -5,6 +5,7 @@ use std::io;
 
 use train::recipe::{self, Origin};
 
+use crate::output::plain;
 use crate::progress::note;
 
 /// The one list of exit codes: a constant each, and the text that `--help` shows. The README has the same list.
@@ -109,11 +110,20 @@ pub fn report_usage(error: &clap::Error) -> u8 {
 fn line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let text = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = plain(&cause.to_string());
         if line.is_empty() {
             line = text;
         } else if !line.contains(&text) {
             line = format!("{line}: {text}");
+        }
+    }
+    // What rooms and libraries pass on as the system said it.
+    for (said, remedy) in [
+        ("(os error 28)", "free some disk space"),
+        ("(os error 122)", "your disk quota is used up: free some space"),
+    ] {
+        if cfg!(target_os = "linux") && line.contains(said) && !line.contains(remedy) {
+            line = format!("{line} ({remedy})");
         }
     }
     line

@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use report::Charset;
 use serde_json::{Map, Value, json};
 
+use crate::secrets::mask;
+
 /// Whether the command line has `--json`.
 static JSON: OnceLock<bool> = OnceLock::new();
 
@@ -25,7 +27,8 @@ pub fn show(value: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> any
     Ok(print(&if json() { serde_json::to_string_pretty(&value())? } else { text() })?)
 }
 
-use crate::secrets::mask;
+/// No message is longer.
+const LONGEST: usize = 4000;
 
 /// Writes `text`, its secrets masked, and a newline to standard output.
 pub fn print(text: &str) -> io::Result<()> {
@@ -106,6 +109,21 @@ pub fn width() -> Option<usize> {
     io::stdout().is_terminal().then_some(width.0 as usize)
 }
 
+/// One line of at most [`LONGEST`] characters that no terminal takes for a command: messages name what is in files, and
+/// that may be anything.
+pub fn plain(text: &str) -> String {
+    let mut line = String::new();
+    let words = text.split_whitespace().flat_map(|word| [" ", word]).skip(1);
+    for (at, c) in words.flat_map(str::chars).enumerate() {
+        match c {
+            _ if at == LONGEST => return line + " ...",
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
 /// Text in columns two spaces apart, without borders; the last column is not padded.
 pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -120,7 +138,7 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{columns, objects};
+    use super::{LONGEST, columns, objects, plain};
     use serde_json::json;
 
     #[test]
@@ -132,6 +150,12 @@ mod tests {
             { "what": "b", "worst_of_x": "NaN", "ms": null, "verdict": "ABOVE" },
         ]);
         assert_eq!(objects(&rows), want);
+    }
+
+    #[test]
+    fn whatever_is_told_is_one_plain_line() {
+        assert_eq!(plain(" a\nb\r\n  c\u{1b}[31m\u{7}\u{9b}d "), "a b c\\u{1b}[31m\\u{7}\\u{9b}d");
+        assert_eq!(plain(&"x".repeat(1 << 20)).len(), LONGEST + 4);
     }
 
     #[test]

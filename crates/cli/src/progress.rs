@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::format;
 
 use crate::journal;
+use crate::output::plain;
 use crate::secrets::mask;
 
 /// How often a plain line comes, where there is no terminal, and in the log.
@@ -198,7 +199,8 @@ fn bar(total: Option<u64>, template: &str) -> ProgressBar {
 /// A line on standard error, its secrets masked, and in the log of the run if there is one; a closed one is no reason to
 /// stop a run.
 pub fn note(line: &str) {
-    if !journal::record(line) {
-        let _ = writeln!(io::stderr(), "{}", mask(line));
+    let line = if line.contains(char::is_control) { plain(line) } else { line.to_owned() };
+    if !journal::record(&line) {
+        let _ = writeln!(io::stderr(), "{}", mask(&line));
     }
 }

@@ -14,6 +14,8 @@ use serde::Deserialize;
 use tokenizers::Tokenizer as Inner;
 
 use crate::error::{Error, Result, io};
+use crate::guard::guarded;
+use crate::longest::Longest;
 
 /// Which tokenizer to use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +54,12 @@ pub const END_OF_TEXT_NAMES: [&str; 5] = ["<|end_of_text|>", "<|endoftext|>", "<
 
 /// Name of the pad token; where it is missing, end-of-text pads.
 pub const PAD_NAME: &str = "<|pad|>";
+
+/// No token and no pattern is longer: the library takes them apart by recursion, and a stack that overflows ends the process.
+const LONGEST: usize = 4096;
+
+/// Ids in batches have 31 bits; no vocabulary comes near.
+const LARGEST_ID: u32 = 1 << 30;
 
 /// A tokenizer ready to encode documents.
 pub struct Tokenizer {
@@ -108,7 +116,14 @@ impl Tokenizer {
         let content = fs::read(path).map_err(io(path))?;
         let AddedTokens { added_tokens: added } =
             serde_json::from_slice(&content).map_err(|e| unusable(e.to_string()))?;
-        let mut inner = Inner::from_bytes(&content).map_err(|e| unusable(e.to_string()))?;
+        match serde_json::from_slice(&content) {
+            Ok(Longest(bytes)) if bytes > LONGEST => {
+                return Err(unusable(format!("it has a string of {bytes} bytes; at most {LONGEST} may be")));
+            }
+            other => other.map(|_| ()).map_err(|e| unusable(e.to_string()))?,
+        }
+        let inner = guarded(|| Inner::from_bytes(&content)).map_err(unusable)?;
+        let mut inner = inner.map_err(|e| unusable(e.to_string()))?;
         let find = |name: &str| added.iter().find(|token| token.content == name).map(|token| token.id);
         let end_of_text = END_OF_TEXT_NAMES
             .iter()
@@ -116,6 +131,11 @@ impl Tokenizer {
             .ok_or_else(|| Error::EndOfText { path: path.to_owned(), known: END_OF_TEXT_NAMES.join(", ") })?;
         let pad = find(PAD_NAME).unwrap_or(end_of_text);
         let largest = inner.get_vocab(false).into_values().chain(added.iter().map(|token| token.id)).max();
+        if let Some(id) = largest.filter(|&id| id > LARGEST_ID) {
+            return Err(unusable(format!(
+                "token id {id} is above {LARGEST_ID}, the largest that there may be"
+            )));
+        }
 
         // The library numbers added tokens without gaps, whatever ids the file gives them.
         let renumber = added.iter().filter_map(|token| {
@@ -135,7 +155,8 @@ impl Tokenizer {
             .filter(|token| control(&token.content))
             .map(|token| token.special(true))
             .collect();
-        inner.add_tokens(marked).map_err(|e| unusable(e.to_string()))?;
+        let added = guarded(|| inner.add_tokens(marked)).map_err(unusable)?;
+        added.map_err(|e| unusable(e.to_string()))?;
         inner.set_encode_special_tokens(true);
         inner.with_truncation(None).map_err(|e| unusable(e.to_string()))?;
         inner.with_padding(None);
@@ -153,7 +174,7 @@ impl Tokenizer {
         match &self.kind {
             Encoder::Bytes => Ok(text.bytes().map(u32::from).collect()),
             Encoder::File { inner, renumber } => {
-                let mut ids = inner.encode_fast(text, false)?.get_ids().to_vec();
+                let mut ids = guarded(|| inner.encode_fast(text, false))??.get_ids().to_vec();
                 if !renumber.is_empty() {
                     for id in &mut ids {
                         *id = renumber.get(id).copied().unwrap_or(*id);
@@ -206,6 +227,17 @@ pub(crate) mod tests {
         fs::write(file.path(), WORDS.replace("<|endoftext|>", "<|stop|>")).unwrap();
         let message = Tokenizer::from_file(file.path()).err().unwrap().to_string();
         assert!(message.contains("no end-of-text token") && message.contains("<|end_of_text|>"), "{message}");
+        // Its own library panics on this one.
+        let broken = WORDS.replace("\"normalizer\": null", r#""normalizer": {"type": "Precompiled"}"#);
+        for (text, why) in [
+            (broken, "the tokenizer library cannot handle it"),
+            (WORDS.replace("\"c\": 2", "\"c\": 4294967295"), "token id 4294967295"),
+            (WORDS.replace("\"c\": 2", &format!("\"{}\": 2", "[".repeat(20_000))), "a string of 20000 bytes"),
+        ] {
+            fs::write(file.path(), text).unwrap();
+            let message = Tokenizer::from_file(file.path()).err().unwrap().to_string();
+            assert!(message.contains(why), "{message}");
+        }
         fs::write(file.path(), "{").unwrap();
         assert!(matches!(Tokenizer::from_file(file.path()), Err(Error::Tokenizer { .. })));
     }

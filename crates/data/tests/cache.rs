@@ -89,6 +89,9 @@ fn a_damaged_cache_is_refused_by_name() {
         bad[at] ^= 1;
         refused(&bad, "checksum");
     }
+    let mut padded = good.clone();
+    padded[4000] = b'\n';
+    refused(&padded, "head");
     refused(&good[..good.len() - 8], "length");
     refused(&good[..100], "shorter than its head");
     refused(&[b"{}".as_slice(), &[b' '; 5000]].concat(), "head");

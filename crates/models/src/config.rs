@@ -13,9 +13,13 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::params::parameters;
 use fields::Fields;
 pub use granite::{GraniteConfig, LayerKind, Mamba2Config};
 pub use qwen2::Qwen2Config;
+
+/// No model has more weights.
+const MOST_WEIGHTS: usize = 1 << 40;
 
 /// Architecture and sizes of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +44,13 @@ pub struct TokenIds {
 impl Config {
     /// Reads a `config.json`, given itself or its folder.
     pub fn load(path: &Path) -> Result<Self> {
-        let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
+        let file = match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => path.join("config.json"),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(path, &error));
+            }
+            _ => path.to_owned(),
+        };
         let text = std::fs::read_to_string(&file).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::Io {
                 path: file.clone(),
@@ -60,13 +70,27 @@ impl Config {
             return Err(fail("expected a JSON object of model settings".into()));
         };
         let fields = Fields::new(file, &map);
-        match fields.text("model_type")? {
-            Some("granitemoehybrid") => Ok(Config::Granite(GraniteConfig::read(&fields)?)),
-            Some("qwen2") => Ok(Config::Qwen2(Qwen2Config::read(&fields)?)),
+        let config = match fields.text("model_type")? {
+            Some("granitemoehybrid") => Config::Granite(GraniteConfig::read(&fields)?),
+            Some("qwen2") => Config::Qwen2(Qwen2Config::read(&fields)?),
             Some(other) => {
-                Err(fail(format!("model_type `{other}` is not supported; use granitemoehybrid or qwen2")))
+                return Err(fail(format!(
+                    "model_type `{other}` is not supported; use granitemoehybrid or qwen2"
+                )));
             }
-            None => Err(fail("no field `model_type`; set it to granitemoehybrid or qwen2".into())),
+            None => return Err(fail("no field `model_type`; set it to granitemoehybrid or qwen2".into())),
+        };
+        config.bounded().map_err(|reason| fail(format!("it {reason}")))
+    }
+
+    /// The same, unless its weights are more than any machine can hold.
+    fn bounded(self) -> Result<Self, String> {
+        let size = |shape: &[usize]| shape.iter().try_fold(1_usize, |size, &n| size.checked_mul(n));
+        let specs = parameters(&self);
+        let total = specs.iter().try_fold(0_usize, |sum, spec| sum.checked_add(size(&spec.shape)?));
+        match total {
+            Some(total) if total <= MOST_WEIGHTS => Ok(self),
+            _ => Err(format!("makes a model of more than {MOST_WEIGHTS} weights; correct its sizes")),
         }
     }
 
@@ -132,11 +156,14 @@ impl Config {
     /// MLP and the width of a Mamba2 head stay as they are: attention heads become `hidden / heads` wide, and a Mamba2
     /// mixer has `expand * hidden / d_head` heads.
     pub fn with_hidden_size(mut self, hidden: usize) -> Result<Self, String> {
+        if hidden as u64 > fields::MOST_SIZE {
+            return Err(format!("is {hidden}; take at most {}", fields::MOST_SIZE));
+        }
         match &mut self {
             Config::Granite(config) => config.set_hidden_size(hidden)?,
             Config::Qwen2(config) => config.set_hidden_size(hidden)?,
         }
-        Ok(self)
+        self.bounded()
     }
 
     /// The same model over another vocabulary: `vocab_size` ids, one ends a text, one pads (the embedding of a pad is

@@ -47,9 +47,10 @@ impl Weights {
     pub fn open(dir: &Path, specs: &[ParamSpec]) -> Result<Self> {
         let mut weights = Weights { dir: dir.to_owned(), shards: Vec::new(), tensors: HashMap::new() };
         let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
-        if single.exists() {
+        let there = |file: &Path| file.try_exists().map_err(|error| Error::io(file, &error));
+        if there(&single)? {
             weights.add_shard(&single)?;
-        } else if index.exists() {
+        } else if there(&index)? {
             weights.add_indexed(&index)?;
         } else {
             let reason =

@@ -203,6 +203,26 @@ fn what_cannot_be_built_is_refused_by_file_field_and_remedy() {
     }
 }
 
+/// Sizes that a damaged file may hold: refused before they overflow or take all memory.
+#[test]
+fn sizes_beyond_any_machine_are_refused() {
+    for (base, changes, named) in [
+        (granite(), json!({"num_hidden_layers": 0x7fff_ffff, "layer_types": null}), "num_hidden_layers is "),
+        (qwen2(), json!({"num_hidden_layers": 5000}), "num_hidden_layers is 5000; expected at most 4096"),
+        (
+            granite(),
+            json!({"hidden_size": 0x7fff_ffff}),
+            "hidden_size is 2147483647; expected at most 16777216",
+        ),
+        (qwen2(), json!({"hidden_size": 1 << 24}), "makes a model of more than 1099511627776 weights"),
+    ] {
+        let message = Config::parse(&with(base, &changes), "config.json").unwrap_err().to_string();
+        assert!(message.starts_with("config.json: ") && message.contains(named), "{message}");
+    }
+    let config = presets::find("granite-nano").unwrap().config();
+    assert!(config.with_hidden_size(1 << 40).unwrap_err().contains("at most 16777216"));
+}
+
 #[test]
 fn a_folder_without_a_configuration_says_so() {
     let dir = tempfile::tempdir().unwrap();

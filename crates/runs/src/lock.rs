@@ -20,6 +20,8 @@ pub(crate) const FILE: &str = "lock";
 /// How often, and after what pauses, a lock is tried for.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(10);
+/// No holder's text is longer; what follows is not read.
+const LONGEST: u64 = 4096;
 
 /// Who holds a run, or held it when it was killed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,10 +43,7 @@ impl Lock {
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = options.map_err(Error::io(&path, "open it"))?;
         let free = locked(&file).map_err(Error::io(&path, "lock it"))?;
-        let mut text = String::new();
-        // What another host's service left half-way names no one.
-        let _ = file.read_to_string(&mut text);
-        let holder = serde_json::from_str::<Holder>(&text).ok();
+        let holder = holder(&file).map_err(Error::io(&path, "read it"))?;
         let me = Holder { pid: process::id(), host: host() };
         match holder {
             _ if !free => Err(Error::Busy { run: run.to_owned(), holder }),
@@ -81,6 +80,13 @@ fn locked(file: &File) -> std::io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Who the file tells of. What another host's service left half-way, or anything else, names no one.
+pub(crate) fn holder(file: &File) -> std::io::Result<Option<Holder>> {
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text).ok())
 }
 
 fn write(file: &mut File, me: &Holder) -> std::io::Result<()> {

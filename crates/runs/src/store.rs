@@ -187,7 +187,12 @@ impl Store {
         for entry in entries {
             let entry = entry.map_err(Error::io(&self.root, "list it"))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.starts_with('.') && entry.path().is_dir() {
+            // What cannot be looked at may be a run; reading it tells why not.
+            let folder = match fs::metadata(entry.path()) {
+                Ok(found) => found.is_dir(),
+                Err(error) => error.kind() != ErrorKind::NotFound,
+            };
+            if folder && !name.starts_with('.') {
                 names.push(name);
             }
         }

@@ -1,11 +1,11 @@
 //! Whether a process writes a run: asked of the file `lock`, which a writer keeps locked while it lives.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::lock::{self, Holder};
+use crate::lock;
 use crate::{Error, Result, RunInfo, State};
 
 /// Who writes a run.
@@ -23,7 +23,7 @@ impl RunInfo {
     /// Who writes the run now.
     pub fn writer(&self) -> Result<Writer> {
         let path = self.dir.join(lock::FILE);
-        let mut file = match File::open(&path) {
+        let file = match File::open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Writer::Unknown),
             other => other.map_err(Error::io(&path, "open it"))?,
         };
@@ -32,9 +32,7 @@ impl RunInfo {
             Err(TryLockError::WouldBlock) => return Ok(Writer::Alive),
             Err(TryLockError::Error(error)) => return Err(Error::io(&path, "ask who has it locked")(error)),
         }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(Error::io(&path, "read it"))?;
-        let holder = serde_json::from_str::<Holder>(&text).ok();
+        let holder = lock::holder(&file).map_err(Error::io(&path, "read it"))?;
         let elsewhere = holder.is_some_and(|holder| holder.host != lock::host());
         Ok(if elsewhere { Writer::Unknown } else { Writer::Gone })
     }
@@ -46,8 +44,7 @@ impl RunInfo {
         if self.writer()? != Writer::Alive {
             return Ok(None);
         }
-        let text = fs::read(&path).map_err(Error::io(&path, "read it"))?;
-        let holder = serde_json::from_slice::<Holder>(&text).ok();
+        let holder = File::open(&path).and_then(|file| lock::holder(&file)).map_err(Error::io(&path, "read it"))?;
         let here = holder.filter(|holder| holder.host == lock::host() && has_open(holder.pid, &path));
         Ok(here.map(|holder| holder.pid))
     }

@@ -142,6 +142,10 @@ fn the_newest_and_the_best_are_kept() {
     assert_eq!(steps(&run), ["step-11", "step-12", "step-3"]);
     checkpoints.prune(Keep { last: 2, best: 0 }).unwrap();
     assert_eq!(steps(&run), ["step-11", "step-12"]);
+    // One that is cut does not count.
+    fs::write(run.dir().join("checkpoints/step-12/state"), "cut").unwrap();
+    checkpoints.prune(Keep { last: 1, best: 0 }).unwrap();
+    assert_eq!(steps(&run), ["step-11", "step-12"]);
 }
 
 #[test]

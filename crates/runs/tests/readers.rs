@@ -128,6 +128,10 @@ fn a_lock_tells_whether_the_writer_lives() {
     assert!(run.info().died().unwrap());
     fs::write(&path, r#"{"pid": 1, "host": "elsewhere.invalid"}"#).unwrap();
     assert_eq!(run.info().writer().unwrap(), Writer::Unknown, "locks of other hosts do not reach here");
+    for unreadable in [&b"{\"pid\": 1, \"ho"[..], b"\xff\xfe", &b"[".repeat(1 << 20)] {
+        fs::write(&path, unreadable).unwrap();
+        assert_eq!(run.info().writer().unwrap(), Writer::Gone, "it names no one");
+    }
     fs::write(&path, "").unwrap();
     run.metadata.finish(State::Finished, "2026-11-22T05:01:00Z".parse().unwrap());
     assert!(!run.info().died().unwrap(), "it ended");

@@ -95,7 +95,8 @@ pub struct Estimate {
 impl Estimate {
     /// All that a step takes: without the copy.
     pub fn total(&self) -> u64 {
-        self.weights + self.gradients + self.optimizer + self.activations + self.workspace
+        let parts = [self.weights, self.gradients, self.optimizer, self.activations, self.workspace];
+        parts.into_iter().fold(0, u64::saturating_add)
     }
 }
 
@@ -138,25 +139,30 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let matrix = |role| if step.all_2d { in_products(role) } else { role == Role::Matrix };
     let state = |role| if matrix(role) { step.optimizer.state_bytes as u64 } else { ADAMW_STATE };
 
-    let rows = (step.batch_size * step.seq_len) as u64;
+    // Rows may be any number that a recipe holds: what they multiply ends at the largest number.
+    let rows = (step.batch_size as u64).saturating_mul(step.seq_len as u64);
     let scratch = if step.optimizer.name == "adamw" { 0 } else { orthogonaliser(&specs, matrix) };
     let layers = layers(config);
     let hidden = config.hidden_size() as u64;
     let len = if step.cuda && precision == Precision::F32 { step.seq_len as u64 } else { 0 };
     let each = layers.iter().map(|layer| layer.kept(hidden, len, element));
-    let kept =
-        if step.recompute { 4 * hidden * layers.len() as u64 + each.max().unwrap_or(0) } else { each.sum() };
+    let kept = if step.recompute {
+        each.max().unwrap_or(0).saturating_add(4 * hidden * layers.len() as u64)
+    } else {
+        each.fold(0, u64::saturating_add)
+    };
     let backward = |layer: &Layer| (4 + element) * hidden + layer.gradients() * element + layer.scan(element);
     let last = layers.iter().map(backward).max().unwrap_or(0);
-    let logits = rows * config.vocab_size() as u64;
+    let logits = rows.saturating_mul(config.vocab_size() as u64);
+    let (twice, four_times) = (logits.saturating_mul(2), logits.saturating_mul(4));
     let logits = match precision {
-        Precision::F32 => (4 * logits).min(LOGIT_BLOCK),
+        Precision::F32 => four_times.min(LOGIT_BLOCK),
         Precision::Mixed => {
-            let both = (4 * logits).min(LOGIT_BLOCK_LOW) + (2 * logits).min(LOGIT_PANEL);
+            let both = four_times.min(LOGIT_BLOCK_LOW) + twice.min(LOGIT_PANEL);
             let lent = sum(&|role| if matches!(role, Role::Embedding | Role::Head) { 0 } else { 4 });
             if lent < both { both } else { 0 }
         }
-        Precision::Bf16 => (2 * logits).min(BF16_LOGIT_BLOCK),
+        Precision::Bf16 => twice.min(BF16_LOGIT_BLOCK),
     };
     let optimizer = sum(&state);
     let record = sum(&|role| if in_products(role) && precision == Precision::Bf16 { 2 } else { 4 });
@@ -165,8 +171,8 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
         gradients: sum(&|role| if in_products(role) { gradient } else { 4 }),
         optimizer,
         copy: record + optimizer,
-        activations: rows * (kept + 3 * hidden * element + 4),
-        workspace: (rows * last).max(logits).max(scratch),
+        activations: rows.saturating_mul(kept.saturating_add(3 * hidden * element + 4)),
+        workspace: rows.saturating_mul(last).max(logits).max(scratch),
     }
 }
 
@@ -232,11 +238,14 @@ impl Layer {
     /// where attention keeps its softmax, on a GPU in f32, else 0.
     fn kept(&self, hidden: u64, len: u64, element: u64) -> u64 {
         let (mixer, statistics) = match self.mixer {
-            Mixer::Attention { query, key, heads } if len > 0 => (3 * query + 4 * key + heads * len, 2),
+            Mixer::Attention { query, key, heads } if len > 0 => {
+                (3 * query + 4 * key + heads.saturating_mul(len), 2)
+            }
             Mixer::Attention { query, key, heads } => (2 * query + 2 * key, 2 + heads),
             Mixer::Mamba2 { inner, conv, projection, .. } => (projection + conv + inner, 3),
         };
-        (2 * hidden + 2 * self.mlp + mixer) * element + 4 * statistics
+        let elements = mixer.saturating_add(2 * hidden + 2 * self.mlp);
+        elements.saturating_mul(element).saturating_add(4 * statistics)
     }
 
     /// Bytes a row that the backward pass of the scan takes: states and their gradients between chunks, or in f32
@@ -281,6 +290,17 @@ mod tests {
             recompute: false,
             batch_size: 8,
             seq_len: 512,
+        }
+    }
+
+    #[test]
+    fn rows_beyond_any_machine_take_all_there_is() {
+        for (batch_size, seq_len) in [(1 << 62, 1 << 62), (1 << 62, 8), (1, i64::MAX as usize)] {
+            for cuda in [false, true] {
+                let (_, estimate) =
+                    of("granite-4.0-350m", Step { cuda, batch_size, seq_len, ..step("muon") });
+                assert_eq!(estimate.total(), u64::MAX, "{batch_size} {seq_len}");
+            }
         }
     }
 

@@ -201,14 +201,15 @@ pub fn resume(
         return Err(Error::Spent { why, seconds: spent, usd: run.metadata.usd });
     }
     let frozen = resolved.recipe.freeze();
-    run.metadata.setup.steps = plan.steps;
-    if run.info().recipe()? != frozen {
-        run.replace_recipe(&frozen)?;
-    }
     let (metrics, rows) = run.rewind(&prepared.columns(resolved), step, metrics_bytes)?;
     let mut spikes = Spikes::new(plan);
     (run.metadata.loss_spikes, run.metadata.spikes) = (0, Vec::new());
     rows.iter().filter_map(|row| spikes.record(row)).for_each(|spike| run.metadata.spiked(spike));
+    // After the rewind, which has it running: a run that is killed here must not be on record as finished with more steps.
+    run.metadata.setup.steps = plan.steps;
+    if run.info().recipe()? != frozen {
+        run.replace_recipe(&frozen)?;
+    }
     run.metadata.resumed.push(step);
     run.write_metadata()?;
     let skipped = rows.iter().rev().take_while(|row| row.skipped()).count() as u64;

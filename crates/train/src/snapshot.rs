@@ -150,11 +150,16 @@ impl Snapshot {
         keep: Keep,
     ) -> Result<(Option<u64>, Option<Staged>)> {
         let config = self.config.clone();
+        // The model before the checkpoint: a run that is killed between them goes on from the one before and writes it again,
+        // where one that has its last checkpoint has nothing left to do.
+        if let Some(dir) = job.model {
+            let last = job.checkpoint.is_none();
+            save(&dir, &config, DType::F32, |i| Ok(self.values.get(i, last)?))?;
+        }
         let written = match job.checkpoint {
             Some(Mark { state, recipe, val_loss }) => {
-                let last = job.model.is_none();
                 let draft = checkpoints.draft(state.step)?;
-                save(draft.dir(), &config, DType::F32, |i| Ok(self.values.get(i, last)?))?;
+                save(draft.dir(), &config, DType::F32, |i| Ok(self.values.get(i, true)?))?;
                 let names: Vec<_> =
                     self.state.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
                 let weights = parameters(&config).len();
@@ -170,9 +175,6 @@ impl Snapshot {
             }
             None => None,
         };
-        if let Some(dir) = job.model {
-            save(&dir, &config, DType::F32, |i| Ok(self.values.get(i, true)?))?;
-        }
         job.record.write()?;
         let staged = match self.values {
             Values::Device(staged) => Some(staged),

@@ -1,6 +1,9 @@
 //! What the tests of the command share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+#[cfg(target_os = "linux")]
+pub mod disturbed;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 

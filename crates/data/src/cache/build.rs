@@ -168,7 +168,7 @@ impl<'a> Writer<'a> {
             file.seek(SeekFrom::Start(HEAD as u64))?;
             header.checksum = header.seal(hash::rest(file.as_file_mut(), |_| {})?);
             file.seek(SeekFrom::Start(0))?;
-            file.write_all(&serde_json::to_vec(&header)?)?;
+            file.write_all(&header.text())?;
             file.as_file().sync_all()?;
             Ok(file)
         };

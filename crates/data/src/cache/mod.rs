@@ -56,8 +56,12 @@ impl Header {
     /// Finishes a hash over the sections with the header itself.
     fn seal(&self, mut sections: blake3::Hasher) -> String {
         let blank = Self { checksum: String::new(), ..self.clone() };
-        let json = serde_json::to_vec(&blank).expect("a header of numbers and strings serialises");
-        sections.update(&json).finalize().to_hex().to_string()
+        sections.update(&blank.text()).finalize().to_hex().to_string()
+    }
+
+    /// The line of JSON.
+    fn text(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a header of numbers and strings serialises")
     }
 }
 
@@ -90,6 +94,11 @@ impl Cache {
         let mut head = vec![0; HEAD];
         file.read_exact(&mut head).map_err(|_| broken("shorter than its head"))?;
         let header: Header = serde_json::from_slice(&head).map_err(|e| broken(&format!("head: {e}")))?;
+        let mut text = header.text();
+        text.resize(HEAD, b' ');
+        if text != head {
+            return Err(broken("its head is not as it is written"));
+        }
         if header.format != FORMAT || header.version != VERSION || !matches!(header.token_bytes, 2 | 4) {
             return Err(broken("unknown format or version"));
         }

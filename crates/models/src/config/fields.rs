@@ -6,6 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// Bounds far above any model: sizes that a damaged file may hold would overflow in products, or take all memory.
+pub(super) const MOST_SIZE: u64 = 1 << 24;
+const MOST_LAYERS: usize = 4096;
+
 /// The fields of one file.
 pub(super) struct Fields<'a> {
     file: &'a str,
@@ -57,9 +61,18 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         match value.as_u64() {
-            // A bound far above any model keeps products of sizes from overflowing.
-            Some(n @ 1..=0x7fff_ffff) => Ok(Some(n as usize)),
+            Some(n @ 1..=MOST_SIZE) => Ok(Some(n as usize)),
+            Some(n) if n > MOST_SIZE => Err(self.wrong(name, value, &format!("at most {MOST_SIZE}"))),
             _ => Err(self.wrong(name, value, "a positive integer")),
+        }
+    }
+
+    /// The number of layers.
+    pub fn layers(&self) -> Result<usize> {
+        let name = "num_hidden_layers";
+        match self.size(name)? {
+            layers @ 1..=MOST_LAYERS => Ok(layers),
+            layers => Err(self.fail(format!("{name} is {layers}; expected at most {MOST_LAYERS}"))),
         }
     }
 

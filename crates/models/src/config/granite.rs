@@ -267,7 +267,7 @@ fn require_no_experts(fields: &Fields) -> Result<()> {
 }
 
 fn layers(fields: &Fields) -> Result<Vec<LayerKind>> {
-    let count = fields.size("num_hidden_layers")?;
+    let count = fields.layers()?;
     let Some(names) = fields.layer_types(count)? else {
         return Ok(vec![LayerKind::Mamba; count]);
     };

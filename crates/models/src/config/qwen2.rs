@@ -42,7 +42,7 @@ impl Qwen2Config {
         fields.require_common()?;
         let vocab_size = fields.size("vocab_size")?;
         let hidden_size = fields.size("hidden_size")?;
-        let num_hidden_layers = fields.size("num_hidden_layers")?;
+        let num_hidden_layers = fields.layers()?;
         require_full_attention(fields, num_hidden_layers)?;
         let (heads, kv_heads, head_dim) = fields.heads(hidden_size, |_| 32)?;
         if !head_dim.is_multiple_of(2) {
