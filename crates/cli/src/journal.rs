@@ -1,5 +1,6 @@
 //! The run's log as the command sees it: what is said before there is a run is kept, and goes to the log when one begins.
 
+use std::io::{self, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 
@@ -55,7 +56,7 @@ impl Journal {
     fn write(&mut self, time: Timestamp, line: &str) {
         let Some(log) = &mut self.log else { return };
         if let Err(error) = log.say(time, line) {
-            eprintln!("WARNING: the log ends here: {error}");
+            let _ = writeln!(io::stderr(), "{}", mask(&format!("WARNING: the log ends here: {error}")));
             self.log = None;
         }
     }

@@ -47,11 +47,12 @@ pub fn run(args: &RecipeArgs, choice: &Choice) -> anyhow::Result<()> {
 pub fn close(run: &Run) -> anyhow::Result<()> {
     let info = run.info();
     let metrics = info.metrics()?;
+    // The log has it in ASCII, the terminal as it likes.
+    let told = journal::record(&report::closing_table(&info, &metrics, Charset::Ascii));
     let (series, options) = report::of_one(&info.metadata, &metrics);
     run.write_file(CURVE[0], report::loss_svg(&series, &options).as_bytes())?;
     run.write_file(CURVE[1], &report::loss_png(&series, &options))?;
-    // The log has it in ASCII, the terminal as it likes.
-    if journal::record(&report::closing_table(&info, &metrics, Charset::Ascii)) {
+    if told {
         return Ok(());
     }
     if json() {
