@@ -44,7 +44,8 @@ impl RunInfo {
         if self.writer()? != Writer::Alive {
             return Ok(None);
         }
-        let holder = File::open(&path).and_then(|file| lock::holder(&file)).map_err(Error::io(&path, "read it"))?;
+        let holder =
+            File::open(&path).and_then(|file| lock::holder(&file)).map_err(Error::io(&path, "read it"))?;
         let here = holder.filter(|holder| holder.host == lock::host() && has_open(holder.pid, &path));
         Ok(here.map(|holder| holder.pid))
     }
