@@ -108,10 +108,12 @@ impl Store {
     /// Makes the results folder if need be, not the folders above it.
     pub(crate) fn make_root(&self) -> Result<()> {
         match fs::create_dir(&self.root) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists || !self.root.is_dir() => {
-                Err(Error::io(&self.root, "make the results folder")(error))
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let found = fs::metadata(&self.root).map_err(Error::io(&self.root, "look at it"))?;
+                let made = if found.is_dir() { Ok(()) } else { Err(error) };
+                made.map_err(Error::io(&self.root, "make the results folder"))
             }
-            _ => Ok(()),
+            made => made.map_err(Error::io(&self.root, "make the results folder")),
         }
     }
 

@@ -71,7 +71,7 @@ pub fn disturbed(muon: &Muon, args: &[&str], kind: &str, at: usize, log: &Path) 
 
 /// The files of a run that its recipe decides, by their paths; of the metrics what is no time.
 pub fn content(run: &Path) -> BTreeMap<String, Vec<u8>> {
-    let told = ["lock", "metadata.json", "state.json", "manifest.json", "loss.svg"];
+    let told = ["lock", "metadata.json", "state.json", "manifest.json", "loss.svg", "loss.png", "log.txt"];
     let mut files = BTreeMap::new();
     let mut folders = vec![run.to_owned()];
     while let Some(folder) = folders.pop() {
