@@ -8,23 +8,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::Muon;
+use common::{Muon, SMALL};
 
 const IN_FILE: &str = "hf_Canary7fileQ2wZx93LmNbVc81";
 const IN_ENVIRONMENT: &str = "wbCanary5envK8rTy46HgFdSa20qP";
-/// A run small enough for a test.
-const SMALL: [&str; 10] = [
-    "--steps",
-    "2",
-    "--batch-size",
-    "2",
-    "--seq-len",
-    "16",
-    "--device",
-    "cpu",
-    "--set",
-    "train.eval_batches=1",
-];
 
 /// What must not be found: each secret, its halves, and its base64.
 fn needles() -> Vec<String> {

@@ -7,21 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Muon, stderr};
+use common::{Muon, SMALL, stderr};
 use serde_json::Value;
-
-const SMALL: [&str; 10] = [
-    "--steps",
-    "2",
-    "--batch-size",
-    "2",
-    "--seq-len",
-    "16",
-    "--device",
-    "cpu",
-    "--set",
-    "train.eval_batches=1",
-];
 
 fn train(muon: &Muon, name: &str) {
     let output = muon.run(&[&["train", "--name", name][..], &SMALL].concat());

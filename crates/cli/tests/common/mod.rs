@@ -9,6 +9,20 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+/// What makes a run small enough for a test.
+pub const SMALL: [&str; 10] = [
+    "--steps",
+    "2",
+    "--batch-size",
+    "2",
+    "--seq-len",
+    "16",
+    "--device",
+    "cpu",
+    "--set",
+    "train.eval_batches=1",
+];
+
 /// A run of `muon` in an empty folder, with an environment of its own.
 pub struct Muon(TempDir);
 
