@@ -8,7 +8,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use report::format;
 
 use crate::journal;
-use crate::output::plain;
 use crate::secrets::mask;
 
 /// How often a plain line comes, where there is no terminal, and in the log.
@@ -199,8 +198,7 @@ fn bar(total: Option<u64>, template: &str) -> ProgressBar {
 /// A line on standard error, its secrets masked, and in the log of the run if there is one; a closed one is no reason to
 /// stop a run.
 pub fn note(line: &str) {
-    let line = if line.contains(char::is_control) { plain(line) } else { line.to_owned() };
-    if !journal::record(&line) {
-        let _ = writeln!(io::stderr(), "{}", mask(&line));
+    if !journal::record(line) {
+        let _ = writeln!(io::stderr(), "{}", mask(line));
     }
 }

@@ -13,6 +13,7 @@ use train::{Point, Why};
 
 use crate::args::{environment, key_value, recipe_without_secrets, setting};
 use crate::error::Usage;
+use crate::output::plain;
 use crate::progress::{Reading, note};
 use crate::store_args::StoreArgs;
 use crate::train_verb::{Live, close};
@@ -71,7 +72,7 @@ pub fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     }
     let (point, refused) = Point::newest(&run, &Reading::silently())?;
     for error in refused {
-        note(&format!("WARNING: {error}; an older checkpoint is used"));
+        note(&format!("WARNING: {}; an older checkpoint is used", plain(&error.to_string())));
     }
     let steps = run.metadata.setup.steps + args.extend_steps.unwrap_or(0);
 

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use report::Listed;
 use runs::{RunInfo, Timestamp};
 
-use crate::output::{charset, json, print, width};
+use crate::output::{charset, json, plain, print, width};
 use crate::progress::note;
 use crate::store_args::{StoreArgs, as_json};
 
@@ -44,7 +44,7 @@ enum Key {
 pub fn run(args: &RunsArgs) -> anyhow::Result<()> {
     let listing = args.store.store().list()?;
     for error in &listing.unreadable {
-        note(&format!("warning: {error}"));
+        note(&format!("warning: {}", plain(&error.to_string())));
     }
     let now = Timestamp::now();
     let mut rows: Vec<(RunInfo, Listed)> = Vec::new();
