@@ -25,9 +25,31 @@ pub struct Reading {
 struct Part {
     bar: ProgressBar,
     what: String,
+    pace: Pace,
+}
+
+/// When the next plain line is due, where there is no terminal: every few seconds, and none for work that is done by then.
+struct Pace {
     started: Instant,
     /// When the last plain line came.
     last: Instant,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let now = Instant::now();
+        Pace { started: now, last: now }
+    }
+
+    /// If a line is due: how much is done, and how much a second.
+    fn due(&mut self, bar: &ProgressBar) -> Option<(u64, f64)> {
+        if !bar.is_hidden() || self.last.elapsed() < PAUSE {
+            return None;
+        }
+        self.last = Instant::now();
+        let done = bar.position();
+        Some((done, done as f64 / self.started.elapsed().as_secs_f64()))
+    }
 }
 
 impl Reading {
@@ -55,8 +77,7 @@ impl data::Progress for Reading {
                 total_bytes.map_or(String::new(), |n| format!(" {}", format::bytes(n)))
             ));
         }
-        let now = Instant::now();
-        *self.now() = Some(Part { bar, what: what.to_owned(), started: now, last: now });
+        *self.now() = Some(Part { bar, what: what.to_owned(), pace: Pace::new() });
     }
 
     fn advance(&self, bytes: u64) {
@@ -75,12 +96,7 @@ impl data::Progress for Reading {
 impl Part {
     fn advance(&mut self, bytes: u64) {
         self.bar.inc(bytes);
-        if !self.bar.is_hidden() || self.last.elapsed() < PAUSE {
-            return;
-        }
-        self.last = Instant::now();
-        let done = self.bar.position();
-        let rate = done as f64 / self.started.elapsed().as_secs_f64();
+        let Some((done, rate)) = self.pace.due(&self.bar) else { return };
         let mut line = format!("{} {}", self.what, format::bytes(done));
         if let Some(total) = self.bar.length() {
             let left = format::duration(total.saturating_sub(done) as f64 / rate);
@@ -94,9 +110,7 @@ impl Part {
 pub struct Work {
     bar: ProgressBar,
     what: String,
-    started: Instant,
-    /// When the last plain line came.
-    last: Instant,
+    pace: Pace,
 }
 
 impl Work {
@@ -104,8 +118,7 @@ impl Work {
     pub fn new(what: &str, total: usize) -> Self {
         let bar = bar(Some(total as u64), "{msg} {pos}/{len} [{bar:30}] {per_sec}, {eta} left");
         bar.set_message(what.to_owned());
-        let now = Instant::now();
-        Work { bar, what: what.to_owned(), started: now, last: now }
+        Work { bar, what: what.to_owned(), pace: Pace::new() }
     }
 
     /// Does something that writes to the terminal, with the bar out of the way.
@@ -113,15 +126,11 @@ impl Work {
         self.bar.suspend(work)
     }
 
-    /// One more piece is done. Without a terminal there is a line every few seconds, and none for work that is done by then.
+    /// One more piece is done.
     pub fn one_more(&mut self) {
         self.bar.inc(1);
-        if !self.bar.is_hidden() || self.last.elapsed() < PAUSE {
-            return;
-        }
-        self.last = Instant::now();
-        let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-        let rate = done as f64 / self.started.elapsed().as_secs_f64();
+        let Some((done, rate)) = self.pace.due(&self.bar) else { return };
+        let total = self.bar.length().unwrap_or(0);
         let left = format::duration(total.saturating_sub(done) as f64 / rate);
         note(&format!("{} {done}/{total}: {} a second, {left} left", self.what, format::short(rate)));
     }
