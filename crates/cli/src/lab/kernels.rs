@@ -28,7 +28,7 @@ pub struct KernelsArgs {
     op: Option<String>,
     /// Check nothing, but compile every CUDA source for these architectures, and keep the results in the cache of
     /// kernels; needs no GPU
-    #[arg(long, value_name = "sm_80,sm_90", value_delimiter = ',', conflicts_with_all = ["device", "precision", "op"])]
+    #[arg(long, value_name = "sm_80,sm_90a", value_delimiter = ',', conflicts_with_all = ["device", "precision", "op"])]
     compile: Vec<String>,
 }
 

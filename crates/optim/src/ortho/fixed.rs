@@ -1,7 +1,7 @@
 //! A fixed number of odd quintics, `X <- a X + (b A + c A^2) X` with `A = X X^T` (`X^T X` where X is tall), from
 //! `X / norm_F(X)` (Jordan 2024; the order of operations and roundings is that of torch.optim.Muon).
 
-use tensor::linalg::{self, Factor};
+use tensor::linalg::{self, Factor, Finish};
 use tensor::{DType, Device, Tensor};
 
 use super::kernels::{self, Start};
@@ -12,7 +12,7 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
     let (gram, poly) = (bank.square()?, bank.square()?);
     for [a, b, c] in steps.iter().map(|k| k.map(|k| k as f32)) {
         bank.gram(&gram)?;
-        bank.symmetric(&poly, c, &gram, &gram, Some((b, &gram)))?;
+        let a = bank.last(&poly, c, &gram, &gram, (b, &gram), a)?;
         bank.apply(&poly, a)?;
     }
     Ok(bank.x)
@@ -60,35 +60,48 @@ impl Bank {
     pub(super) fn gram(&self, gram: &Tensor) -> Result<()> {
         let x = Factor::from(&self.x);
         let (left, right) = if self.wide { (x, x.t()) } else { (x.t(), x) };
-        self.symmetric(gram, 1.0, left, right, None)?;
-        self.by.as_ref().map_or(Ok(()), |by| kernels::scale_square(gram, 0.0, by, 2))
+        let by = self.by.as_ref().map(|by| (by, 2));
+        linalg::symmetric_finished(gram, 1.0, left, right, None, Finish { diagonal: 0.0, by })?;
+        self.round(gram);
+        Ok(())
     }
 
     /// `d = alpha a b + beta c`, all polynomials in one Gram matrix.
-    pub(super) fn symmetric<'a>(
+    pub(super) fn symmetric(
         &self,
         d: &Tensor,
         alpha: f32,
-        a: impl Into<Factor<'a>>,
-        b: impl Into<Factor<'a>>,
-        summand: Option<(f32, &Tensor)>,
+        a: &Tensor,
+        b: &Tensor,
+        summand: (f32, &Tensor),
     ) -> Result<()> {
-        linalg::symmetric(d, alpha, a, b, summand)?;
+        linalg::symmetric(d, alpha, a, b, Some(summand))?;
         self.round(d);
         Ok(())
     }
 
-    /// `X = Q X + a X` (`X Q + a X` where X is tall); Q is used up.
-    pub(super) fn apply(&mut self, q: &Tensor, mut a: f32) -> Result<()> {
-        if let Some(by) = self.by.take() {
-            kernels::scale_square(q, a, &by, 1)?;
-            a = 0.0;
-        }
-        if a != 0.0 && q.dtype() == DType::BF16 {
-            // Rounds a Q instead of reading X twice: 4 % of the time of a step on an H100, for 7 % more asymmetry.
-            kernels::add_to_diagonal(q, a)?;
-            a = 0.0;
-        }
+    /// The same for the Q of [`Bank::apply`], which is to be `.. + diagonal I`: what of the diagonal is left for that.
+    pub(super) fn last(
+        &mut self,
+        d: &Tensor,
+        alpha: f32,
+        a: &Tensor,
+        b: &Tensor,
+        summand: (f32, &Tensor),
+        diagonal: f32,
+    ) -> Result<f32> {
+        let by = self.by.take();
+        // In bf16 this rounds a Q instead of reading X twice: 4 % of the time of a step on an H100, for 7 % more asymmetry.
+        let here = by.is_some() || d.dtype() == DType::BF16;
+        let finish =
+            Finish { diagonal: if here { diagonal } else { 0.0 }, by: by.as_ref().map(|by| (by, 1)) };
+        linalg::symmetric_finished(d, alpha, a, b, Some(summand), finish)?;
+        self.round(d);
+        Ok(if here { 0.0 } else { diagonal })
+    }
+
+    /// `X = Q X + a X` (`X Q + a X` where X is tall).
+    pub(super) fn apply(&mut self, q: &Tensor, a: f32) -> Result<()> {
         let (left, right) = if self.wide { (q, &self.x) } else { (&self.x, q) };
         if a == 0.0 {
             linalg::matmul(&self.next, false, 1.0, left, right)?;

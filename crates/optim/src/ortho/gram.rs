@@ -27,21 +27,33 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
             bank.apply(&q, 0.0)?;
             bank.gram(&r)?;
         }
-        // Q of this step is p(R) = a I + b R + c R^2; that of the steps since the last start is their product.
-        bank.symmetric(&z, c, &r, &r, Some((b, &r)))?;
-        let first = i == 0 || restarts;
+        let (first, last) = (i == 0 || restarts, i + 1 == RESTART || i + 1 == steps.len());
+        // Q of this step is p(R) = a I + b R + c R^2, of which Z has all but `rest` I; that of the steps since the last
+        // start is their product.
+        let rest = if first && last {
+            bank.last(&z, c, &r, &r, (b, &r), a)?
+        } else {
+            bank.symmetric(&z, c, &r, &r, (b, &r))?;
+            a
+        };
         if !first {
-            bank.symmetric(&free, 1.0, &q, &z, Some((a, &q)))?;
+            if last {
+                bank.last(&free, 1.0, &q, &z, (a, &q), 0.0)?;
+            } else {
+                bank.symmetric(&free, 1.0, &q, &z, (a, &q))?;
+            }
             std::mem::swap(&mut q, &mut free);
         }
         // R of the next step is p(R) R p(R).
-        if i + 1 < steps.len() && i + 1 != RESTART {
-            bank.symmetric(&free, 1.0, &r, &z, Some((a, &r)))?;
-            bank.symmetric(&r, 1.0, &z, &free, Some((a, &free)))?;
+        if !last {
+            bank.symmetric(&free, 1.0, &r, &z, (a, &r))?;
+            bank.symmetric(&r, 1.0, &z, &free, (a, &free))?;
         }
         if first {
-            kernels::add_to_diagonal(&z, a)?;
-            bank.round(&z);
+            if rest != 0.0 {
+                kernels::add_to_diagonal(&z, rest)?;
+                bank.round(&z);
+            }
             std::mem::swap(&mut q, &mut z);
         }
     }

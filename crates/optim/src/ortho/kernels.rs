@@ -134,16 +134,6 @@ pub(super) fn taken(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<Start> {
     Start::new(gpu, y, &sums)
 }
 
-/// `R = (R + a I) by^power` in place for each member of `[L, r, r]` on a GPU.
-pub(super) fn scale_square(r: &Tensor, a: f32, by: &Tensor, power: i32) -> Result<()> {
-    let (members, rank) = (r.shape()[0], r.cols());
-    let Device::Cuda(gpu) = r.device() else { panic!("{r:?} is on no GPU") };
-    let vec = Arg::I32(rank.is_multiple_of(8).into());
-    let args =
-        [Arg::Ptr(r.ptr()), Arg::I32(rank as i32), Arg::F32(a), Arg::Ptr(by.ptr()), Arg::I32(power), vec];
-    launch(gpu, r.dtype(), "scaled_square", [parts(rank * rank), members], &args)
-}
-
 /// `R + a I` in place, for each member of `[L, r, r]`.
 pub(super) fn add_to_diagonal(r: &Tensor, a: f32) -> Result<()> {
     let (members, rank) = (r.shape()[0], r.cols());

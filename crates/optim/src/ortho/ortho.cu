@@ -127,26 +127,6 @@ extern "C" __global__ void tamed(elem* y, i64 size, const double* sums, int part
     EACH(i, size, 1) y[i] = store(load(y[i]) * first * second);
 }
 
-template <int W> DEVICE void scaled_square_of(elem* r, int rank, float a, float factor) {
-    EACH(i, (i64)rank * rank, W) {
-        float v[W];
-        i64 row = i / rank, col = i % rank;
-        load_many<W>(r + i, v);
-#pragma unroll
-        for (int j = 0; j < W; j++) v[j] = (v[j] + (col + j == row ? a : 0.0f)) * factor;
-        store_many<W>(r + i, v);
-    }
-}
-
-// R = (R + a I) by^power for each member, in place.
-extern "C" __global__ void scaled_square(elem* r, int rank, float a, const float* by, int power, int vec) {
-    float factor = by[blockIdx.y];
-    if (power == 2) factor *= factor;
-    r += blockIdx.y * (i64)rank * rank;
-    if (vec) scaled_square_of<8>(r, rank, a, factor);
-    else scaled_square_of<1>(r, rank, a, factor);
-}
-
 // y = x * factors[member]
 extern "C" __global__ void scaled(float* y, const float* x, i64 size, const float* factors) {
     float factor = factors[blockIdx.y];

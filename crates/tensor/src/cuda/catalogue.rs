@@ -105,6 +105,7 @@ pub(super) static TABLE: [Spec; 8] = [
             "cuGraphLaunch",
             "cuGraphExecDestroy",
             "cuGraphDestroy",
+            "cuTensorMapEncodeTiled",
             "cuGetErrorString",
         ],
     },

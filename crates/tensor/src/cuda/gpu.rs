@@ -154,10 +154,16 @@ impl Gpu {
         self.facts.compute_capability
     }
 
-    /// The architecture that kernels are compiled for, such as `sm_90`.
+    /// The architecture that kernels are compiled for, such as `sm_80`; that of an H100 or H200 is `sm_90a`, with what
+    /// they alone have.
     pub fn arch(&self) -> String {
-        let (major, minor) = self.compute_capability();
-        format!("sm_{major}{minor}")
+        let (major, minor) = self.facts.compute_capability;
+        format!("sm_{major}{minor}{}", if self.is_hopper() { "a" } else { "" })
+    }
+
+    /// Whether it has the matrix and copy instructions that H100 and H200 alone have.
+    pub fn is_hopper(&self) -> bool {
+        self.facts.compute_capability == (9, 0)
     }
 
     /// Waits until everything launched so far has run; errors of kernels show here at the latest.

@@ -9,6 +9,7 @@ use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute as Attribute, C
 use super::cache::{self, Outcome};
 use super::gpu::{Gpu, lock};
 use super::profile::Work;
+use super::tma::TensorMap;
 use super::{check, nvrtc};
 use crate::device::DType;
 use crate::error::{Error, Result};
@@ -38,16 +39,23 @@ pub enum Arg {
     F32(f32),
     /// `unsigned long long`.
     U64(u64),
+    /// 128 bytes, by `const __grid_constant__`.
+    Map(TensorMap),
 }
 
 impl Arg {
-    fn bits(self) -> u64 {
-        match self {
+    /// Its value, in the first bytes.
+    fn words(self) -> [u64; 16] {
+        let first = match self {
             Arg::Ptr(value) | Arg::Span(value, _) | Arg::U64(value) => value,
             Arg::I64(value) => value as u64,
             Arg::I32(value) => u64::from(value as u32),
             Arg::F32(value) => u64::from(value.to_bits()),
-        }
+            Arg::Map(map) => return map.0,
+        };
+        let mut words = [0; 16];
+        words[0] = first;
+        words
     }
 
     /// Bytes that the kernel reads or writes there.
@@ -59,6 +67,7 @@ impl Arg {
         match self {
             Arg::Ptr(_) | Arg::Span(..) | Arg::I64(_) | Arg::U64(_) => 8,
             Arg::I32(_) | Arg::F32(_) => 4,
+            Arg::Map(_) => 128,
         }
     }
 }
@@ -100,7 +109,7 @@ impl Gpu {
         function.allow_shared(shared_bytes).map_err(|status| {
             failed(source, kernel, format!("{shared_bytes} B of shared memory: {}", check::describe(status)))
         })?;
-        let mut values: Vec<u64> = args.iter().map(|arg| arg.bits()).collect();
+        let mut values: Vec<[u64; 16]> = args.iter().map(|arg| arg.words()).collect();
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| ptr::from_mut(value).cast()).collect();
         // SAFETY: the function lives as long as `self`; each pointer is to as many bytes as the kernel reads (checked
@@ -298,8 +307,9 @@ mod tests {
 
     #[test]
     fn the_low_bytes_of_an_argument_are_its_value() {
-        assert_eq!(Arg::I32(-2).bits().to_le_bytes()[..4], (-2i32).to_le_bytes());
-        assert_eq!(Arg::F32(1.5).bits().to_le_bytes()[..4], 1.5f32.to_le_bytes());
-        assert_eq!(Arg::I64(-2).bits().to_le_bytes(), (-2i64).to_le_bytes());
+        let first = |arg: Arg| arg.words()[0].to_le_bytes();
+        assert_eq!(first(Arg::I32(-2))[..4], (-2i32).to_le_bytes());
+        assert_eq!(first(Arg::F32(1.5))[..4], 1.5f32.to_le_bytes());
+        assert_eq!(first(Arg::I64(-2)), (-2i64).to_le_bytes());
     }
 }

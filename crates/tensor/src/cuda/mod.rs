@@ -32,6 +32,7 @@ mod profile;
 mod search;
 mod solver;
 mod staged;
+mod tma;
 pub(crate) mod tune;
 mod versions;
 
@@ -50,3 +51,4 @@ pub use pool::{DeviceBuf, PoolStats};
 pub use profile::{Cost, Work};
 pub use solver::Svd;
 pub use staged::{Lane, Staged};
+pub use tma::TensorMap;

@@ -2,7 +2,6 @@
 
 use rayon::prelude::*;
 
-use super::transpose;
 use crate::cpu::{self, Mat};
 use crate::cuda::{Gemm, Gpu, Operand};
 use crate::{Device, Error, HostRef, Result, Tensor};
@@ -10,8 +9,8 @@ use crate::{Device, Error, HostRef, Result, Tensor};
 /// One factor of a product: a matrix `[m, n]` or a batch `[L, m, n]`, possibly transposed.
 #[derive(Clone, Copy)]
 pub struct Factor<'a> {
-    tensor: &'a Tensor,
-    transposed: bool,
+    pub(super) tensor: &'a Tensor,
+    pub(super) transposed: bool,
 }
 
 impl Factor<'_> {
@@ -22,7 +21,7 @@ impl Factor<'_> {
     }
 
     /// `(batch, rows, columns)` as it enters the product.
-    fn shape(self) -> (usize, usize, usize) {
+    pub(super) fn shape(self) -> (usize, usize, usize) {
         let (l, m, n) = dims(self.tensor);
         if self.transposed { (l, n, m) } else { (l, m, n) }
     }
@@ -34,7 +33,7 @@ impl<'a> From<&'a Tensor> for Factor<'a> {
     }
 }
 
-fn dims(t: &Tensor) -> (usize, usize, usize) {
+pub(super) fn dims(t: &Tensor) -> (usize, usize, usize) {
     let shape = t.shape();
     match shape.len() {
         0 => (1, 1, 1),
@@ -94,64 +93,24 @@ pub fn affine<'a>(
     }
 }
 
-/// As [`affine`], where the caller knows that `a b` and `c` are symmetric (powers of one symmetric matrix, `X X^T`): the
-/// result is exactly so where half of it is computed, on the CPU and where it is faster; without `c`, `d = alpha a b`.
-pub fn symmetric<'a>(
+/// `d = alpha a b + beta c` on the CPU where that is symmetric, by half of it; shapes have been checked.
+pub(super) fn symmetric_on_cpu(
     d: &Tensor,
     alpha: f32,
-    a: impl Into<Factor<'a>>,
-    b: impl Into<Factor<'a>>,
+    a: Factor,
+    b: Factor,
     summand: Option<(f32, &Tensor)>,
 ) -> Result<()> {
-    let (a, b) = (a.into(), b.into());
-    match (d.device(), summand) {
-        (Device::Cuda(gpu), None) if worth_halving(a.shape()) => halves(gpu, d, alpha, a, b),
-        (Device::Cuda(_), None) => matmul(d, false, alpha, a, b),
-        (Device::Cuda(gpu), Some((beta, c))) => plus(gpu, d, alpha, a, b, beta, c),
-        (Device::Cpu, _) => {
-            let (l, r, _) = a.shape();
-            if dims(d) != (l, r, r) || a.t().shape() != b.shape() {
-                let sizes = format!("{:?} = {:?} x {:?}", dims(d), a.shape(), b.shape());
-                return Err(Error::shape("symmetric", sizes));
-            }
-            let held = match summand {
-                Some((beta, c)) => {
-                    scaled(d, beta, c)?;
-                    true
-                }
-                None => false,
-            };
-            let members = Members { a: (a, a.tensor.read()), b: (b, b.tensor.read()) };
-            d.write().par_chunks_mut(r * r).enumerate().for_each(|(i, d)| {
-                let (a, b) = members.pair(i);
-                cpu::matmul_symmetric(d, held, alpha, a, b);
-            });
-            Ok(())
-        }
+    let r = a.shape().1;
+    if let Some((beta, c)) = summand {
+        scaled(d, beta, c)?;
     }
-}
-
-/// Whether a symmetric product `[r, k] x [k, r]` on a GPU is faster in two panels and a mirrored quarter, three quarters
-/// of the work: on an H100 with sums 2.5 times as long as `r`, not with shorter ones.
-fn worth_halving((l, r, k): (usize, usize, usize)) -> bool {
-    r >= 512 && r.is_multiple_of(64) && 2 * k >= 5 * r && l <= 65_535
-}
-
-/// `d = alpha a b`, symmetric: the upper left quarter, the lower half, and the rest mirrored.
-fn halves(gpu: &Gpu, d: &Tensor, alpha: f32, a: Factor, b: Factor) -> Result<()> {
-    let (l, r, _) = a.shape();
-    if dims(d) != (l, r, r) || a.t().shape() != b.shape() {
-        let sizes = format!("{:?} = {:?} x {:?}", dims(d), a.shape(), b.shape());
-        return Err(Error::shape("symmetric", sizes));
-    }
-    let (whole, half) = (gemm(d, alpha, a, b, 0.0), r / 2);
-    gpu.gemm(&Gemm { m: half, n: half, ..whole })?;
-    let below = |o: Operand| {
-        let step = if o.transposed { 1 } else { o.ld };
-        Operand { ptr: o.ptr + (half * step * o.dtype.size()) as u64, ..o }
-    };
-    gpu.gemm(&Gemm { m: half, a: below(whole.a), c: below(whole.c), ..whole })?;
-    transpose::mirror(gpu, d, l, r)
+    let members = Members { a: (a, a.tensor.read()), b: (b, b.tensor.read()) };
+    d.write().par_chunks_mut(r * r).enumerate().for_each(|(i, d)| {
+        let (a, b) = members.pair(i);
+        cpu::matmul_symmetric(d, summand.is_some(), alpha, a, b);
+    });
+    Ok(())
 }
 
 /// Both factors on the CPU, member by member.
@@ -192,7 +151,7 @@ fn plus(gpu: &Gpu, d: &Tensor, alpha: f32, a: Factor, b: Factor, beta: f32, c: &
     gpu.gemm_plus(&gemm(d, alpha, a, b, beta), operand(c, false))
 }
 
-fn gemm(c: &Tensor, alpha: f32, a: Factor, b: Factor, beta: f32) -> Gemm {
+pub(super) fn gemm(c: &Tensor, alpha: f32, a: Factor, b: Factor, beta: f32) -> Gemm {
     let ((batch, m, k), n) = (a.shape(), b.shape().2);
     let (a, b) = (operand(a.tensor, a.transposed), operand(b.tensor, b.transposed));
     Gemm { m, n, k, alpha, beta, a, b, c: operand(c, false), batch }

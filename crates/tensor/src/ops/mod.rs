@@ -55,6 +55,7 @@ pub const KERNELS: &[&Source] = &[
     &crate::cuda::cholesky::SOURCE,
     &crate::cuda::tune::SOURCE,
     &crate::linalg::SOURCE,
+    &crate::linalg::SYMMETRIC,
     &crate::random::SOURCE,
 ];
 

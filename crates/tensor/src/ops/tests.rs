@@ -16,7 +16,7 @@ fn every_source_compiles_without_a_warning_for_both_types_and_architectures() {
     }
     for source in KERNELS {
         for (arch, elem) in
-            [("sm_80", DType::F32), ("sm_80", DType::BF16), ("sm_90", DType::F32), ("sm_90", DType::BF16)]
+            [("sm_80", DType::F32), ("sm_80", DType::BF16), ("sm_90a", DType::F32), ("sm_90a", DType::BF16)]
         {
             let compiled = compile_verbose(source, elem, arch).unwrap();
             assert!(!compiled.log.contains("warning"), "{} {arch} {elem:?}: {}", source.name, compiled.log);

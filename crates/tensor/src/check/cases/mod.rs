@@ -8,7 +8,7 @@ mod shared;
 pub use mixing::{
     attention, attention_of_fused, attention_of_large_scores, conv1d_silu, mixer, scan, scan_of_decay,
 };
-pub use plain::{add_assign, cast, matmul, normal, qr, svd, transpose};
+pub use plain::{add_assign, cast, matmul, normal, qr, svd, symmetric, transpose};
 pub use rows::{
     embedding, gated_rms_norm, linear, linear_cross_entropy, residual, residual_norm, rms_norm, swiglu,
 };
@@ -96,6 +96,12 @@ pub(super) fn small() -> Vec<Case> {
     cases.extend([
         matmul([1, 1, 1, 1], (false, false), true),
         matmul([1, 130, 512, 7], (false, true), false),
+        symmetric([1, 1, 1], false),
+        symmetric([3, 17, 40], true),
+        symmetric([2, 130, 64], false),
+        symmetric([3, 256, 40], false),
+        symmetric([2, 256, 330], true),
+        symmetric([2, 384, 72], false),
         svd(1, 1, 1),
         svd(2, 17, 33),
         svd(3, 40, 24),
@@ -163,6 +169,10 @@ pub(super) fn full_size() -> Vec<Case> {
         attention_of_fused(BatchLayout { batch: 3, len: 333 }, heads(6, 2, 64, 0.125), None, 16),
         matmul([4, 768, 1024, 256], (false, true), false),
         matmul([4, 256, 768, 256], (true, false), true),
+        symmetric([7, 1024, 1024], false),
+        symmetric([3, 768, 1536], false),
+        symmetric([2, 768, 3376], true),
+        symmetric([1, 896, 4864], true),
         svd(2, 192, 320),
         qr(3, 768, 256),
         qr(2, 300, 300),
@@ -279,7 +289,9 @@ mod tests {
             items.trim_matches(['{', '}']).split(", ").filter(|item| item.starts_with(char::is_lowercase))
         });
         let cases = small();
-        for name in names.chain(["matmul", "transpose", "qr", "svd", "normal", "cast", "add_assign"]) {
+        for name in
+            names.chain(["matmul", "symmetric", "transpose", "qr", "svd", "normal", "cast", "add_assign"])
+        {
             assert!(cases.iter().any(|case| case.op() == name), "no case of {name}");
         }
     }

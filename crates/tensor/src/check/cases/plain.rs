@@ -2,7 +2,7 @@
 
 use crate::check::case::{Case, Compared, Input, Plain};
 use crate::check::reference;
-use crate::linalg::{self, Factor};
+use crate::linalg::{self, Factor, Finish};
 use crate::ops::elementwise;
 use crate::random::{self, Stream};
 use crate::{DType, Device, Precision, Result, Tensor};
@@ -47,6 +47,43 @@ pub fn matmul(sizes: [usize; 4], (ta, tb): (bool, bool), accumulate: bool) -> Ca
                 vec![c.clone(), c]
             }),
         },
+    )
+}
+
+/// `R = alpha X X^T`, or `X^T X` where `tall`, and `by^2 (R R + beta R + I / 2)`: `sizes` are batch, side of R and length of
+/// the sums.
+pub fn symmetric([batch, rank, depth]: [usize; 3], tall: bool) -> Case {
+    const BETA: f32 = -0.5;
+    let alpha = 1.0 / depth as f32;
+    let shape = if tall { [batch, depth, rank] } else { [batch, rank, depth] };
+    let run = move |device: &Device, _: Precision, given: &[Tensor]| {
+        let [x, by] = given else { unreachable!("two inputs") };
+        let factor = Factor::from(x);
+        let (left, right) = if tall { (factor.t(), factor) } else { (factor, factor.t()) };
+        let room = || device.empty(&[batch, rank, rank], x.dtype());
+        let (r, p) = (room()?, room()?);
+        linalg::symmetric(&r, alpha, left, right, None)?;
+        let finish = Finish { diagonal: 0.5, by: Some((by, 2)) };
+        linalg::symmetric_finished(&p, 1.0, &r, &r, Some((BETA, &r)), finish)?;
+        Ok(vec![r, p])
+    };
+    let reference = move |x: &[Vec<f64>]| {
+        let (sizes, all) = ([batch, rank, depth, rank], batch * rank * rank);
+        let mut r = vec![0.0; all];
+        reference::matmul(&mut r, f64::from(alpha), (&x[0], tall), (&x[0], !tall), sizes);
+        let mut p: Vec<f64> = r.iter().map(|r| f64::from(BETA) * r).collect();
+        reference::matmul(&mut p, 1.0, (&r, false), (&r, false), [batch, rank, rank, rank]);
+        for (i, p) in p.iter_mut().enumerate() {
+            let (member, at) = (i / (rank * rank), i % (rank * rank));
+            *p = (*p + if at.is_multiple_of(rank + 1) { 0.5 } else { 0.0 }) * x[1][member].powi(2);
+        }
+        vec![r, p]
+    };
+    Case::plain(
+        "symmetric",
+        format!("batch {batch} R{rank} K{depth}{}", if tall { " tall" } else { "" }),
+        vec![Input::value("x", &shape), Input::vector("by", &[batch], 1.0, 0.3)],
+        Plain { run: Box::new(run), compared: named(&["r", "p"]), reference: Box::new(reference) },
     )
 }
 
