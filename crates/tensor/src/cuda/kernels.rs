@@ -51,7 +51,7 @@ impl Arg {
             Arg::I64(value) => value as u64,
             Arg::I32(value) => u64::from(value as u32),
             Arg::F32(value) => u64::from(value.to_bits()),
-            Arg::Map(map) => return map.0,
+            Arg::Map(map) => return map.words,
         };
         let mut words = [0; 16];
         words[0] = first;
@@ -60,7 +60,11 @@ impl Arg {
 
     /// Bytes that the kernel reads or writes there.
     fn span(self) -> u64 {
-        if let Arg::Span(_, bytes) = self { bytes } else { 0 }
+        match self {
+            Arg::Span(_, bytes) => bytes,
+            Arg::Map(map) => map.bytes,
+            _ => 0,
+        }
     }
 
     fn bytes(self) -> usize {

@@ -219,6 +219,8 @@ mod tests {
             include_str!("nvrtc.rs"),
             include_str!("profile.rs"),
             include_str!("solver.rs"),
+            include_str!("staged.rs"),
+            include_str!("tma.rs"),
             include_str!("tune.rs"),
         ];
         let probed: Vec<&str> = TABLE.iter().flat_map(|spec| spec.symbols).copied().collect();

@@ -14,7 +14,11 @@ const SIDE: u32 = 64;
 /// Bf16 matrices `[members, rows, columns]`, to be copied to shared memory in boxes of 64 x 64 whose lines of 128 bytes are
 /// swizzled; beyond a matrix's edge boxes hold zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TensorMap(pub(super) [u64; 16]);
+pub struct TensorMap {
+    pub(super) words: [u64; 16],
+    /// Of the matrices, for profiles.
+    pub(super) bytes: u64,
+}
 
 impl TensorMap {
     /// Of matrices at `ptr`, a multiple of 16, next to each other; 8 divides their columns.
@@ -42,6 +46,12 @@ impl TensorMap {
             )
         };
         check::driver("cuTensorMapEncodeTiled", status)?;
-        Ok(TensorMap(map.opaque))
+        Ok(TensorMap { words: map.opaque, bytes: sizes.iter().product::<u64>() * 2 })
+    }
+
+    /// The same for a kernel that will not touch it, for profiles.
+    #[must_use]
+    pub fn untouched(self) -> Self {
+        TensorMap { bytes: 0, ..self }
     }
 }

@@ -93,18 +93,21 @@ fn blocks(
     finish: Finish,
 ) -> Result<()> {
     let (l, r, k) = a.shape();
-    let (beta, c) = summand.unwrap_or((0.0, d));
     // Factors that are transposed alike are square and symmetric, so that either may stand for its transpose. The kernel
     // takes A and B^T by rows, or both by columns.
     let kernel = if a.transposed && !b.transposed { "symmetric_turned" } else { "symmetric" };
     let map = |t: &Tensor| {
         let (l, m, n) = dims(t);
-        TensorMap::new(t.ptr(), [l, m, n]).map(Arg::Map)
+        TensorMap::new(t.ptr(), [l, m, n])
+    };
+    let (beta, c) = match summand {
+        Some((beta, c)) => (beta, map(c)?),
+        None => (0.0, map(d)?.untouched()),
     };
     let (by, power) = finish.by.map_or((0, 1), |(by, power)| (by.ptr(), power));
     let numbers = [r, k, l].map(|size| Arg::I32(size as i32));
     let scalars = [alpha, beta, finish.diagonal].map(Arg::F32);
-    let maps = [map(a.tensor)?, map(b.tensor)?, map(c)?, map(d)?];
+    let maps = [map(a.tensor)?, map(b.tensor)?, c, map(d)?].map(Arg::Map);
     let args = [&maps[..], &numbers, &scalars, &[Arg::Ptr(by), Arg::I32(power)]].concat();
     let side = r / SIDE;
     let clusters = (l * side * (side + 1) / 2).min(gpu.multiprocessors() as usize / 2);

@@ -216,7 +216,7 @@ impl<'a> Plan<'a> {
         let states = self.workspace(&shape, DType::BF16)?;
         let cut = self.cut();
         let starts = self.starts(2, dy, &cut)?;
-        self.sweep(2, dy, &cut, [ptr(&states), Arg::Ptr(0), starts.as_ref().map_or(Arg::Ptr(0), ptr)])?;
+        self.sweep(2, dy, &cut, &[ptr(&states), Arg::Ptr(0), starts.as_ref().map_or(Arg::Ptr(0), ptr)])?;
         Ok(states)
     }
 
@@ -227,7 +227,7 @@ impl<'a> Plan<'a> {
             return Ok(None);
         }
         let ends = self.workspace(&[directions, self.tasks(), cut.segments, STATE * SLICE], DType::F32)?;
-        self.sweep(directions, dy, cut, [Arg::Ptr(0), ptr(&ends), Arg::Ptr(0)])?;
+        self.sweep(directions, dy, cut, &[Arg::Ptr(0), ptr(&ends), Arg::Ptr(0)])?;
         let l = self.layout;
         let mut args = vec![ptr(&ends), ptr(&self.steps)];
         args.extend([l.rows.batch, l.rows.len, l.heads, l.head_dim / SLICE, cut.segments, cut.each].map(int));
@@ -236,7 +236,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Goes through the chunks, with `[states, ends, starts]` of `chunk_states`.
-    fn sweep(&self, directions: usize, dy: &Tensor, cut: &Cut, outputs: [Arg; 3]) -> Result<()> {
+    fn sweep(&self, directions: usize, dy: &Tensor, cut: &Cut, outputs: &[Arg; 3]) -> Result<()> {
         let mut args = outputs.to_vec();
         args.extend([&self.inputs.xbc.value, dy, &self.steps].map(ptr));
         args.push(int(self.layout.rows.batch));
