@@ -39,7 +39,7 @@ pub enum Precision {
     /// The default on CUDA.
     Mixed,
     /// As mixed, with the weights of record in bf16: every update is rounded to it; and the gradients of those that
-    /// matrix products read. The CPU, which has no bf16 arithmetic here, computes in f32 on the rounded weights and keeps
+    /// matrix products read, and the residual stream with its gradient. The CPU, which has no bf16 arithmetic here, computes in f32 on the rounded weights and keeps
     /// its gradients in f32.
     Bf16,
 }
@@ -50,6 +50,15 @@ impl Precision {
         match self {
             Precision::F32 => DType::F32,
             Precision::Mixed | Precision::Bf16 => DType::BF16,
+        }
+    }
+
+    /// Element type of the residual stream and of its gradient: f32, but in bf16 that of all activations, as in a model
+    /// that was cast to it.
+    pub fn stream(self) -> DType {
+        match self {
+            Precision::F32 | Precision::Mixed => DType::F32,
+            Precision::Bf16 => DType::BF16,
         }
     }
 

@@ -17,14 +17,14 @@
 //!
 //! | where | elements |
 //! |---|---|
-//! | both norms: `x / rms(x)` on a GPU, `x` on the CPU | `2 h` |
+//! | both norms: `x`, in mixed precision `x / rms(x)` | `2 h` |
 //! | MLP: gate and up | `2 f` |
 //! | attention: queries, keys, values, output | `2 q + 2 k` |
 //! | Mamba2: projection, convolution, scan | `P + C + D` |
 //! | first norm; last norm's output, gradient of the loss | `h`; `2 h` |
 //!
-//! Where layers are computed again (`train.recompute`), a row keeps `4 h` bytes a layer, and one layer at a time what
-//! is listed. Outputs of norms and of swiglu are made again in the backward pass always. Statistics of the norms and of
+//! Where layers are computed again (`train.recompute`), a row keeps `4 h` bytes a layer (`2 h` in bf16 on a GPU), and
+//! one layer at a time what is listed. Outputs of norms and of swiglu are made again in the backward pass always. Statistics of the norms and of
 //! the softmax are 4 bytes each a row (and head). On a GPU in f32, attention also keeps its inputs rotated (`q + 2 k`)
 //! and the softmax itself (heads times `seq_len`). The backward pass of a scan takes `4 D N / 64` bytes a row in mixed
 //! precision and `2 H N + D` floats in f32, with `H` heads of state size `N`. Logits exist for a block of rows only,
@@ -125,7 +125,7 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     // The CPU, which computes in f32, keeps bf16 weights rounded but in f32.
     let precision =
         if step.cuda || step.precision != Precision::Bf16 { step.precision } else { Precision::F32 };
-    let element = precision.compute().size() as u64;
+    let [element, stream] = [precision.compute(), precision.stream()].map(|dtype| dtype.size() as u64);
     // Bytes of a weight that matrix products read, and of its gradient.
     let (weight, gradient) = match precision {
         Precision::F32 => (4, 4),
@@ -147,11 +147,12 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     let len = if step.cuda && precision == Precision::F32 { step.seq_len as u64 } else { 0 };
     let each = layers.iter().map(|layer| layer.kept(hidden, len, element));
     let kept = if step.recompute {
-        each.max().unwrap_or(0).saturating_add(4 * hidden * layers.len() as u64)
+        each.max().unwrap_or(0).saturating_add(stream * hidden * layers.len() as u64)
     } else {
         each.fold(0, u64::saturating_add)
     };
-    let backward = |layer: &Layer| (4 + element) * hidden + layer.gradients() * element + layer.scan(element);
+    let backward =
+        |layer: &Layer| (stream + element) * hidden + layer.gradients() * element + layer.scan(element);
     let last = layers.iter().map(backward).max().unwrap_or(0);
     let logits = rows.saturating_mul(config.vocab_size() as u64);
     let (twice, four_times) = (logits.saturating_mul(2), logits.saturating_mul(4));
@@ -384,6 +385,10 @@ mod tests {
         assert_eq!(kept.total() - kept.activations, again.total() - again.activations);
         let stream = (4 * config.hidden_size() * config.num_layers() * 8 * 512) as u64;
         assert!((stream..kept.activations / 3).contains(&again.activations), "{again:?}");
+        let [mixed, bf16] = [Precision::Mixed, Precision::Bf16].map(|precision| {
+            of("granite-4.0-h-350m", Step { precision, cuda: true, recompute: true, ..step("adamw") }).1
+        });
+        assert_eq!(2 * (mixed.activations - bf16.activations), stream);
     }
 
     /// The table of the module's documentation, in numbers, for one Mamba2 layer of h-350m.

@@ -39,10 +39,11 @@ impl Case {
     }
 
     /// Whether this is another computation than in the precisions before it: in bf16 only what leaves the gradient of a
-    /// matrix does otherwise than in mixed.
+    /// matrix, or has to do with the residual stream, does otherwise than in mixed.
     pub fn has_its_own(&self, precision: Precision) -> bool {
         let taped = matches!(self.program, Program::Tape { .. });
-        precision != Precision::Bf16 || taped && self.inputs.iter().any(|input| input.kind == Kind::Matrix)
+        let differs = |input: &Input| matches!(input.kind, Kind::Matrix | Kind::Stream);
+        precision != Precision::Bf16 || taped && self.inputs.iter().any(differs)
     }
 
     /// The same by the plain kernels, of an operation that has fast ones too.
@@ -115,7 +116,7 @@ type PlainRun = dyn Fn(&Device, Precision, &[Tensor]) -> Result<Vec<Tensor>>;
 pub(super) enum Kind {
     /// A value on the tape, in the compute type.
     Value,
-    /// A value of the residual stream, f32.
+    /// A value of the residual stream, in its type.
     Stream,
     /// A parameter that matrix products or an embedding read, in the compute type.
     Matrix,
@@ -157,7 +158,7 @@ impl Input {
         Input { kind: Kind::Matrix, std, ..Input::value(name, shape) }
     }
 
-    /// A value of the residual stream, f32 in every precision.
+    /// A value of the residual stream.
     pub fn stream(name: &'static str, shape: &[usize]) -> Self {
         Input { kind: Kind::Stream, ..Input::value(name, shape) }
     }
@@ -203,7 +204,8 @@ impl Input {
 
     pub fn dtype(&self, precision: Precision) -> DType {
         match self.kind {
-            Kind::Vector | Kind::Stream => DType::F32,
+            Kind::Vector => DType::F32,
+            Kind::Stream => precision.stream(),
             Kind::Value | Kind::Matrix => precision.compute(),
         }
     }

@@ -1,11 +1,12 @@
-// Rows of a table and the sums of their gradients. Blocks of 32 x 8 threads: a warp has 32 * W columns of a row.
+// Rows of a table and the sums of their gradients, in f32 or, with "_low", in elem. Blocks of 32 x 8 threads: a warp has
+// 32 * W columns of a row.
 #include "common.cuh"
 
 constexpr int WARPS = 8;
 constexpr int BATCH = 8;
 
-template <int W>
-DEVICE void gather(float *__restrict__ out, const i32 *__restrict__ ids, const elem *__restrict__ table, float scale,
+template <int W, typename Stream>
+DEVICE void gather(Stream *__restrict__ out, const i32 *__restrict__ ids, const elem *__restrict__ table, float scale,
                    i64 rows, int width) {
     int column = (blockIdx.x * 32 + threadIdx.x) * W;
     if (column >= width) return;
@@ -18,15 +19,8 @@ DEVICE void gather(float *__restrict__ out, const i32 *__restrict__ ids, const e
     }
 }
 
-// out[row] = scale * table[ids[row]]
-extern "C" __global__ void __launch_bounds__(32 * WARPS)
-embedding_forward(float *out, const i32 *ids, const elem *table, float scale, i64 rows, int width, int vec) {
-    if (vec) gather<VEC>(out, ids, table, scale, rows, width);
-    else gather<1>(out, ids, table, scale, rows, width);
-}
-
-template <int W>
-DEVICE void collect(elem *__restrict__ dtable, const float *__restrict__ dout, const i32 *__restrict__ unique,
+template <int W, typename Stream>
+DEVICE void collect(elem *__restrict__ dtable, const Stream *__restrict__ dout, const i32 *__restrict__ unique,
                     const i32 *__restrict__ starts, const i32 *__restrict__ order, float scale, int width,
                     float *sums) {
     int column = (blockIdx.y * 32 + threadIdx.x) * W;
@@ -68,13 +62,24 @@ DEVICE void collect(elem *__restrict__ dtable, const float *__restrict__ dout, c
     }
 }
 
-// dtable[id] += scale * sum of the rows of dout at that id: a block for each group and 32 * W columns, W = 4 where vec
-// says that rows of dout consist of such pieces; groups may be empty. `padding` gets none.
-extern "C" __global__ void __launch_bounds__(32 * WARPS)
-embedding_backward(elem *dtable, const float *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,
-                   int width, int padding, int vec) {
-    __shared__ float sums[WARPS * 32 * 4];
-    if (starts[blockIdx.x] == starts[blockIdx.x + 1] || unique[blockIdx.x] == padding) return;
-    if (vec) collect<4>(dtable, dout, unique, starts, order, scale, width, sums);
-    else collect<1>(dtable, dout, unique, starts, order, scale, width, sums);
-}
+// embedding_forward: out[row] = scale * table[ids[row]].
+// embedding_backward: dtable[id] += scale * sum of the rows of dout at that id: a block for each group and 32 * W
+// columns, W = 4 where vec says that rows of dout consist of such pieces; groups may be empty. `padding` gets none.
+#define KERNELS(NAME, Stream)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) embedding_forward##NAME(                                  \
+        Stream *out, const i32 *ids, const elem *table, float scale, i64 rows, int width, int vec) {                   \
+        if (vec) gather<VEC>(out, ids, table, scale, rows, width);                                                     \
+        else gather<1>(out, ids, table, scale, rows, width);                                                           \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) embedding_backward##NAME(                                 \
+        elem *dtable, const Stream *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,         \
+        int width, int padding, int vec) {                                                                             \
+        __shared__ float sums[WARPS * 32 * 4];                                                                         \
+        if (starts[blockIdx.x] == starts[blockIdx.x + 1] || unique[blockIdx.x] == padding) return;                     \
+        if (vec) collect<4>(dtable, dout, unique, starts, order, scale, width, sums);                                  \
+        else collect<1>(dtable, dout, unique, starts, order, scale, width, sums);                                      \
+    }
+KERNELS(, float)
+#ifdef ELEM_BF16
+KERNELS(_low, elem)
+#endif

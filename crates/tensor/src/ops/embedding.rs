@@ -3,10 +3,10 @@
 use crate::params::Param;
 use crate::tape::{Tape, Var};
 use crate::tokens::Tokens;
-use crate::{DType, Device, Error, Result, Tensor};
+use crate::{Device, Error, Result, Tensor};
 use std::sync::Arc;
 
-/// `scale * table[ids]`: `[batch * len, H]`, f32, from a table `[V, H]`.
+/// `scale * table[ids]`: `[batch * len, H]`, in the element type of the residual stream, from a table `[V, H]`.
 ///
 /// The row of the id `padding` gets no gradient from here, as in PyTorch's `nn.Embedding(padding_idx)`.
 pub fn embedding(
@@ -20,7 +20,7 @@ pub fn embedding(
         return Err(Error::shape("embedding", format!("table {:?}", table.value)));
     };
     ids.check(vocab, false)?;
-    let out = tape.device().empty(&[ids.ids.len(), hidden], DType::F32)?;
+    let out = tape.device().empty(&[ids.ids.len(), hidden], tape.precision().stream())?;
     match tape.device() {
         Device::Cpu => forward_cpu(&out, ids, &table.value, scale),
         Device::Cuda(gpu) => cuda::forward(gpu, &out, ids, &table.value, scale)?,
@@ -67,7 +67,9 @@ mod cuda {
     //! Launches of `embedding.cu`.
 
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::launch::{AXIS, WARPS, blocks, flag, int, lane, lane_of_four, long, ptr, tiles};
+    use crate::ops::launch::{
+        AXIS, WARPS, blocks, flag, int, lane, lane_of_four, long, of_stream, ptr, tiles,
+    };
     use crate::tokens::{OnGpu, Tokens};
     use crate::{Error, Result, Tensor};
 
@@ -80,7 +82,8 @@ mod cuda {
         let ids = Arg::Ptr(on_gpu(ids)?.ids());
         let args = [ptr(out), ids, ptr(table), Arg::F32(scale), long(rows), int(width), flag(lane > 1)];
         let grid = tiles(rows, WARPS, AXIS, width, lane);
-        gpu.launch(&SOURCE, elem, "embedding_forward", grid, [32, WARPS as u32, 1], 0, &args)
+        let kernel = of_stream("embedding_forward", out);
+        gpu.launch(&SOURCE, elem, &kernel, grid, [32, WARPS as u32, 1], 0, &args)
     }
 
     pub(super) fn backward(
@@ -108,7 +111,8 @@ mod cuda {
         ];
         // A group for every row: as many as there could be, so that the launch does not depend on the ids.
         let grid = [blocks(dout.rows(), 1), blocks(width, 32 * lane), 1];
-        gpu.launch(&SOURCE, dtable.dtype(), "embedding_backward", grid, [32, WARPS as u32, 1], 0, &args)
+        let kernel = of_stream("embedding_backward", dout);
+        gpu.launch(&SOURCE, dtable.dtype(), &kernel, grid, [32, WARPS as u32, 1], 0, &args)
     }
 
     fn on_gpu(ids: &Tokens) -> Result<&OnGpu> {

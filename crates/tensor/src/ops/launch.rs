@@ -50,6 +50,12 @@ pub(super) fn lane_of_four(width: usize, spans: &[(&Tensor, usize)]) -> usize {
     pieces(4, width, spans)
 }
 
+/// The name of a kernel that there is for a residual stream in f32 and, with `_low`, for one in bf16.
+pub(super) fn of_stream(kernel: &str, stream: &Tensor) -> String {
+    let low = if stream.dtype() == DType::BF16 { "_low" } else { "" };
+    format!("{kernel}{low}")
+}
+
 /// Blocks along an axis of the grid.
 pub(super) fn blocks(count: usize, per_block: usize) -> u32 {
     u32::try_from(count.div_ceil(per_block)).expect("a grid has fewer than 2^32 blocks")

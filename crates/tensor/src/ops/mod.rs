@@ -2,8 +2,8 @@
 //!
 //! Activations are matrices `[R, C]` with `R = batch * len` rows, row-major. Operations that mix positions are
 //! given the batch layout. Activations have the element type of the tape's precision, but the residual stream (what
-//! [`embedding`], [`residual`] and [`residual_norm`] yield and [`rms_norm`] reads) is f32 always; so are norm weights,
-//! biases, convolution kernels, the parameters of the scan, statistics and states.
+//! [`embedding`], [`residual`] and [`residual_norm`] yield and [`rms_norm`] reads) is f32 in mixed precision too; norm
+//! weights, biases, convolution kernels, the parameters of the scan, statistics and states are f32 always.
 
 mod attention;
 mod conv;

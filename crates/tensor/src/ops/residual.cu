@@ -1,11 +1,11 @@
-// x + m y and its backward pass, the stream x in f32, the branch y in elem; a thread has VEC elements in a row.
+// x + m y and its backward pass, the branch y in elem, the stream x in f32 or, with "_low", in elem; a thread has VEC
+// elements in a row.
 #include "common.cuh"
 
 DEVICE i64 first_element() { return ((i64)blockIdx.x * blockDim.x + threadIdx.x) * VEC; }
 
-// out = x + m y
-extern "C" __global__ void __launch_bounds__(256)
-residual_sum(float *__restrict__ out, const float *__restrict__ x, const elem *__restrict__ y, float m, i64 count) {
+template <typename Stream>
+DEVICE void sum(Stream *__restrict__ out, const Stream *__restrict__ x, const elem *__restrict__ y, float m, i64 count) {
     i64 at = first_element();
     if (at + VEC <= count && aligned16(out) && aligned16(x) && aligned16(y)) {
         float a[VEC], b[VEC];
@@ -15,13 +15,12 @@ residual_sum(float *__restrict__ out, const float *__restrict__ x, const elem *_
         for (int i = 0; i < VEC; i++) a[i] = fmaf(m, b[i], a[i]);
         store_many<VEC>(out + at, a);
     } else {
-        for (i64 i = at; i < min(at + VEC, count); i++) out[i] = fmaf(m, load(y[i]), x[i]);
+        for (i64 i = at; i < min(at + VEC, count); i++) out[i] = store_as<Stream>(fmaf(m, load(y[i]), load(x[i])));
     }
 }
 
-// out = (out or 0) + m x
-extern "C" __global__ void __launch_bounds__(256)
-residual_scale(elem *__restrict__ out, const float *__restrict__ x, float m, int add, i64 count) {
+template <typename Stream>
+DEVICE void scale(elem *__restrict__ out, const Stream *__restrict__ x, float m, int add, i64 count) {
     i64 at = first_element();
     if (at + VEC <= count && aligned16(out) && aligned16(x)) {
         float a[VEC], b[VEC];
@@ -34,7 +33,22 @@ residual_scale(elem *__restrict__ out, const float *__restrict__ x, float m, int
         store_many<VEC>(out + at, b);
     } else {
         for (i64 i = at; i < min(at + VEC, count); i++) {
-            out[i] = store(fmaf(m, x[i], add ? load(out[i]) : 0.0f));
+            out[i] = store(fmaf(m, load(x[i]), add ? load(out[i]) : 0.0f));
         }
     }
 }
+
+// residual_sum: out = x + m y. residual_scale: out = (out or 0) + m x.
+#define KERNELS(NAME, Stream)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        residual_sum##NAME(Stream *out, const Stream *x, const elem *y, float m, i64 count) {                          \
+        sum(out, x, y, m, count);                                                                                      \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+        residual_scale##NAME(elem *out, const Stream *x, float m, int add, i64 count) {                                \
+        scale(out, x, m, add, count);                                                                                  \
+    }
+KERNELS(, float)
+#ifdef ELEM_BF16
+KERNELS(_low, elem)
+#endif

@@ -1,18 +1,21 @@
-//! `x + m y`: adding a branch to the residual stream, which is f32 in every precision: in bf16 a branch would lose
-//! most of its bits beside a stream many times its size.
+//! `x + m y`: adding a branch to the residual stream, which is bf16 only where all is ([`Precision::stream`]): a branch
+//! loses most of its bits beside a bf16 stream many times its size.
+//!
+//! [`Precision::stream`]: crate::Precision::stream
 
 use rayon::prelude::*;
 
 use crate::cpu::simd;
 use crate::tape::{Tape, Var};
-use crate::{DType, Device, Error, Result};
+use crate::{Device, Error, Result};
 
 const BLOCK: usize = 1 << 14;
 
-/// `x + m y`, both `[R, C]`; `x` and the result are f32.
+/// `x + m y`, both `[R, C]`; `x` and the result have the element type of the stream.
 pub fn residual(tape: &mut Tape, x: &Var, y: &Var, m: f32) -> Result<Var> {
     let types = (x.value.dtype(), y.value.dtype());
-    if x.value.shape() != y.value.shape() || types != (DType::F32, tape.precision().compute()) {
+    if x.value.shape() != y.value.shape() || types != (tape.precision().stream(), tape.precision().compute())
+    {
         return Err(Error::shape("residual", format!("{:?} + {:?}", x.value, y.value)));
     }
     let out = tape.device().empty(x.value.shape(), x.value.dtype())?;
@@ -61,7 +64,7 @@ mod cuda {
     //! Launches of `residual.cu`.
 
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::launch::{flag, flat, long, ptr};
+    use crate::ops::launch::{flag, flat, long, of_stream, ptr};
     use crate::{Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source =
@@ -70,12 +73,12 @@ mod cuda {
     pub(super) fn sum(gpu: &Gpu, out: &Tensor, x: &Tensor, y: &Tensor, m: f32) -> Result<()> {
         let count = out.numel();
         let args = [ptr(out), ptr(x), ptr(y), Arg::F32(m), long(count)];
-        flat(gpu, &SOURCE, y.dtype(), "residual_sum", count, &args)
+        flat(gpu, &SOURCE, y.dtype(), &of_stream("residual_sum", x), count, &args)
     }
 
     pub(super) fn scale(gpu: &Gpu, out: &Tensor, x: &Tensor, m: f32, accumulate: bool) -> Result<()> {
         let count = out.numel();
         let args = [ptr(out), ptr(x), Arg::F32(m), flag(accumulate), long(count)];
-        flat(gpu, &SOURCE, out.dtype(), "residual_scale", count, &args)
+        flat(gpu, &SOURCE, out.dtype(), &of_stream("residual_scale", x), count, &args)
     }
 }

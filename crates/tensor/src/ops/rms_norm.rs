@@ -1,8 +1,8 @@
 //! Root-mean-square norm: `y = w x / sqrt(mean(x^2) + eps)`, statistics in f32 (Zhang and Sennrich 2019); alone, or of
 //! the residual stream to which a branch has just been added.
 //!
-//! The backward pass makes `y` again. On a GPU the forward pass keeps `n = x / rms(x)` for it, in the element type of
-//! the tape; on the CPU `x` itself, which the stream has anyway.
+//! The backward pass makes `y` again. The forward pass keeps `x` for it, which the stream has anyway; where the stream
+//! is f32 and the rest is bf16, it keeps `n = x / rms(x)` in bf16.
 
 use crate::cpu::{dot, for_row_blocks, for_row_blocks_summing};
 use crate::ops::elementwise::PartialSums;
@@ -11,19 +11,20 @@ use crate::params::Param;
 use crate::tape::{Grads, Tape, Var};
 use crate::{DType, Device, Error, Result, Tensor};
 
-/// The norm of every row of `x [R, C]`, f32, with weight `[C]`; the result has the tape's element type.
+/// The norm of every row of `x [R, C]`, a value of the residual stream, with weight `[C]`; the result has the tape's
+/// element type.
 pub fn rms_norm(tape: &mut Tape, x: &Var, weight: &Param, eps: f32) -> Result<Var> {
     check(tape, x, None, weight)?;
     let (forward, y) = forward(tape, &x.value, None, weight, eps)?;
-    let (x, shape) = (x.id, x.value.shape().to_vec());
+    let (x, stream, shape) = (x.id, x.value.dtype(), x.value.shape().to_vec());
     Ok(tape.push_remade("rms_norm", y, move |dy, again, grads| {
-        let dx = grads.target_of(x, &shape, DType::F32)?;
+        let dx = grads.target_of(x, &shape, stream)?;
         forward.backward(grads, &dx, None, again, dy)
     }))
 }
 
-/// `s = x + m y` and the norm of `s` with `weight`, in one pass: `(s, norm)`. `x [R, C]` and `s` are f32; `y` and the
-/// norm have the tape's element type.
+/// `s = x + m y` and the norm of `s` with `weight`, in one pass: `(s, norm)`. `x [R, C]` and `s` are values of the
+/// residual stream; `y` and the norm have the tape's element type.
 pub fn residual_norm(
     tape: &mut Tape,
     x: &Var,
@@ -33,19 +34,21 @@ pub fn residual_norm(
     eps: f32,
 ) -> Result<(Var, Var)> {
     check(tape, x, Some(y), weight)?;
-    let sum = tape.device().empty(x.value.shape(), DType::F32)?;
+    let stream = x.value.dtype();
+    let sum = tape.device().empty(x.value.shape(), stream)?;
     let (forward, norm) = forward(tape, &x.value, Some((&y.value, m, &sum)), weight, eps)?;
     let sum = tape.leaf(sum);
     let norm = tape.remade(norm);
     let ids = [x.id, y.id, sum.id, norm.id];
     let shape = x.value.shape().to_vec();
-    tape.step("residual_norm", move |grads| backward(grads, &forward, ids, m, &shape));
+    tape.step("residual_norm", move |grads| backward(grads, &forward, ids, m, (&shape, stream)));
     Ok((sum, norm))
 }
 
 fn check(tape: &Tape, x: &Var, branch: Option<&Var>, weight: &Param) -> Result<()> {
-    let fits = |y: &Var| y.value.shape() == x.value.shape() && y.value.dtype() == tape.precision().compute();
-    if weight.value.numel() == x.value.cols() && x.value.dtype() == DType::F32 && branch.is_none_or(fits) {
+    let (stream, compute) = (tape.precision().stream(), tape.precision().compute());
+    let fits = |y: &Var| y.value.shape() == x.value.shape() && y.value.dtype() == compute;
+    if weight.value.numel() == x.value.cols() && x.value.dtype() == stream && branch.is_none_or(fits) {
         return Ok(());
     }
     let branch = branch.map_or(String::new(), |y| format!(" + {:?}", y.value));
@@ -56,7 +59,7 @@ fn check(tape: &Tape, x: &Var, branch: Option<&Var>, weight: &Param) -> Result<(
 struct Forward {
     /// `1 / sqrt(mean(x^2) + eps)` of each row.
     inverse: Tensor,
-    /// On a GPU `n`, on the CPU `x`; none where nothing is recorded.
+    /// `x`, or `n` where that takes less; none where nothing is recorded.
     kept: Option<Tensor>,
     weight: Param,
 }
@@ -73,21 +76,18 @@ fn forward(
     let dtype = tape.precision().compute();
     let y = device.empty(&[x.rows(), x.cols()], dtype)?;
     let inverse = device.empty(&[x.rows()], DType::F32)?;
-    let kept = match device {
+    let normed = branch.map_or(x, |(_, _, sum)| sum);
+    let n = (tape.recording() && x.dtype() != dtype).then(|| device.empty(y.shape(), dtype)).transpose()?;
+    match device {
         Device::Cpu => {
             if let Some((y, m, sum)) = branch {
                 residual::sum_cpu(&mut sum.write(), &x.read(), &y.read(), m);
             }
-            let x = branch.map_or(x, |(_, _, sum)| sum);
-            forward_cpu(&y, &inverse, x, &weight.value, eps);
-            tape.recording().then(|| x.clone())
+            forward_cpu(&y, &inverse, normed, &weight.value, eps);
         }
-        Device::Cuda(gpu) => {
-            let kept = tape.recording().then(|| device.empty(y.shape(), dtype)).transpose()?;
-            cuda::forward(gpu, (&y, kept.as_ref()), &inverse, x, branch, &weight.value, eps)?;
-            kept
-        }
-    };
+        Device::Cuda(gpu) => cuda::forward(gpu, (&y, n.as_ref()), &inverse, x, branch, &weight.value, eps)?,
+    }
+    let kept = tape.recording().then(|| n.unwrap_or_else(|| normed.clone()));
     Ok((Forward { inverse, kept, weight: weight.clone() }, y))
 }
 
@@ -97,7 +97,7 @@ fn backward(
     forward: &Forward,
     [x, y, sum, norm]: [usize; 4],
     m: f32,
-    shape: &[usize],
+    (shape, of_stream): (&[usize], DType),
 ) -> Result<()> {
     let (stream, dnorm) = (grads.take(sum)?, grads.take(norm)?);
     let device = forward.inverse.device().clone();
@@ -108,7 +108,7 @@ fn backward(
         (None, None) => return Ok(()),
     };
     grads.remake(norm, &dnorm, |again, grads| {
-        let (add, dx) = (stream.is_some(), stream.map_or_else(|| device.empty(shape, DType::F32), Ok)?);
+        let (add, dx) = (stream.is_some(), stream.map_or_else(|| device.empty(shape, of_stream), Ok)?);
         let (dy, add_dy) = grads.target_of(y, shape, dtype)?;
         forward.backward(grads, &(dx.clone(), add), Some((&dy, add_dy, m)), again, &dnorm)?;
         grads.give(x, dx)
@@ -211,7 +211,7 @@ mod cuda {
 
     use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::launch::{
-        WARPS, blocks, flag, int, lane, long, ptr, ptr_or_null, row_warps, summing_blocks,
+        WARPS, blocks, flag, int, lane, long, of_stream, ptr, ptr_or_null, row_warps, summing_blocks,
     };
     use crate::{DType, Result, Tensor};
 
@@ -220,7 +220,7 @@ mod cuda {
 
     pub(super) fn forward(
         gpu: &Gpu,
-        (y, kept): (&Tensor, Option<&Tensor>),
+        (y, n): (&Tensor, Option<&Tensor>),
         inverse: &Tensor,
         x: &Tensor,
         branch: Option<(&Tensor, f32, &Tensor)>,
@@ -229,11 +229,11 @@ mod cuda {
     ) -> Result<()> {
         let (elem, rows, width) = (y.dtype(), x.rows(), x.cols());
         let (added, m, sum) = branch.map_or((None, 0.0, None), |(y, m, sum)| (Some(y), m, Some(sum)));
-        let spans = [Some(y), kept, added, sum, Some(x), Some(weight)];
+        let spans = [Some(y), n, added, sum, Some(x), Some(weight)];
         let spans: Vec<_> = spans.into_iter().flatten().map(|tensor| (tensor, 0)).collect();
         let args = [
             ptr(y),
-            ptr_or_null(kept),
+            ptr_or_null(n),
             ptr(inverse),
             ptr_or_null(sum),
             ptr(x),
@@ -246,7 +246,8 @@ mod cuda {
             flag(lane(elem, width, &spans) > 1),
         ];
         let grid = [blocks(rows, WARPS), 1, 1];
-        gpu.launch(&SOURCE, elem, "rms_norm_forward", grid, [32, WARPS as u32, 1], 0, &args)
+        let kernel = of_stream("rms_norm_forward", x);
+        gpu.launch(&SOURCE, elem, &kernel, grid, [32, WARPS as u32, 1], 0, &args)
     }
 
     /// Leaves the partial sums of the weight's gradient, `[n, C]`.
@@ -284,7 +285,8 @@ mod cuda {
             int(width),
             flag(lane(elem, width, &spans) > 1),
         ];
-        gpu.launch(&SOURCE, elem, "rms_norm_backward", [count, 1, 1], [32, warps as u32, 1], shared, &args)?;
+        let kernel = of_stream("rms_norm_backward", dx);
+        gpu.launch(&SOURCE, elem, &kernel, [count, 1, 1], [32, warps as u32, 1], shared, &args)?;
         Ok(partial)
     }
 }

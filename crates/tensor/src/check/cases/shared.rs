@@ -10,7 +10,7 @@ use crate::check::case::{Case, Input};
 use crate::check::reference;
 use crate::ops::{self, BatchLayout, Cols};
 use crate::tape::{Tape, Var};
-use crate::{DType, Result, Tokens};
+use crate::{Result, Tokens};
 
 pub(super) fn all() -> Vec<Case> {
     vec![
@@ -31,10 +31,11 @@ pub(super) fn all() -> Vec<Case> {
 
 /// `x` as a value of the residual stream.
 fn lift(tape: &mut Tape, x: &Var) -> Result<Var> {
-    if x.value.dtype() == DType::F32 {
+    let stream = tape.precision().stream();
+    if x.value.dtype() == stream {
         return Ok(x.clone());
     }
-    let zeros = tape.device().zeros(x.value.shape(), DType::F32)?;
+    let zeros = tape.device().zeros(x.value.shape(), stream)?;
     let zeros = tape.leaf(zeros);
     ops::residual(tape, &zeros, x, 1.0)
 }
