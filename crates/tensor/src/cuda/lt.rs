@@ -1,4 +1,4 @@
-//! Products through cuBLASLt: D = alpha A B + beta C, where the summand may stay.
+//! Products through cuBLASLt: D = alpha A B + beta C, where the summand may stay; or with a bias for every column.
 //!
 //! cuBLASLt is asked once for each kind of product which algorithms it would take; the first, or one that gives the
 //! same bits faster, is kept ([`super::tune`]): the same product gives the same bits, within a process and from one to
@@ -10,8 +10,8 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use cudarc::cublaslt::sys::{
-    self, cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t as DescAttribute, cublasLtMatmulHeuristicResult_t,
+    self, cublasComputeType_t, cublasLtEpilogue_t, cublasLtHandle_t, cublasLtMatmulAlgo_t,
+    cublasLtMatmulDesc_t, cublasLtMatmulDescAttributes_t as DescAttribute, cublasLtMatmulHeuristicResult_t,
     cublasLtMatmulPreference_t, cublasLtMatmulPreferenceAttributes_t as Wish, cublasLtMatrixLayout_t,
     cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cublasStatus_t, cudaDataType_t,
 };
@@ -21,18 +21,33 @@ use super::gemm::{Factor, Gemm, Operand, Plan, factor};
 use super::gpu::Gpu;
 use super::libraries;
 use super::libraries::Lib;
+use super::profile::Work;
 use super::tune::CANDIDATES;
+use crate::device::DType;
 use crate::error::{Error, Result};
 
 /// The algorithm of each kind of product.
 pub(super) type Chosen = HashMap<Key, cublasLtMatmulAlgo_t>;
 
-/// All that an algorithm may depend on: sizes, distances, types, orders and alignments.
-pub(super) type Key = [i64; 24];
+/// All that an algorithm may depend on: sizes, distances, types, orders and alignments, that of a bias last (0: none).
+pub(super) type Key = [i64; 25];
 
 impl Gpu {
     /// `gemm.c = gemm.alpha A B + gemm.beta plus`; `plus` is stored as `gemm.c` is and may be the same memory.
     pub fn gemm_plus(&self, gemm: &Gemm, plus: Operand) -> Result<()> {
+        self.by_lt(gemm, plus, None)
+    }
+
+    /// `gemm.c = gemm.alpha A B`, and to every row of it `bias [n]` is added before it is rounded. All in bf16: cuBLASLt
+    /// takes a bias in the type of the result only.
+    pub fn gemm_bias(&self, gemm: &Gemm, bias: u64) -> Result<()> {
+        if gemm.c.dtype != DType::BF16 || gemm.c.transposed || gemm.beta != 0.0 {
+            return Err(gemm.refuse("a bias goes with a row-major result in bf16, without a summand:"));
+        }
+        self.by_lt(gemm, gemm.c, Some(bias))
+    }
+
+    fn by_lt(&self, gemm: &Gemm, plus: Operand, bias: Option<u64>) -> Result<()> {
         if gemm.m == 0 || gemm.n == 0 || gemm.batch == 0 {
             return Ok(());
         }
@@ -44,8 +59,8 @@ impl Gpu {
         let plus = factor(plus, false)?;
         libraries::require(Lib::CublasLt)?;
         self.with_handle(|blas| {
-            let key = key(&plan, &plus);
-            let call = Call::new(plan, plus)?;
+            let key = key(&plan, &plus, bias);
+            let call = Call::new(plan, plus, bias)?;
             let algo = if let Some(algo) = blas.chosen.get(&key) {
                 *algo
             } else {
@@ -57,26 +72,34 @@ impl Gpu {
             call.run(self, blas, gemm, gemm.c.ptr, &algo)
         })
         .map_err(|error| gemm.explain(error))?;
-        self.note(|| gemm.work())
+        self.note(|| {
+            let work = gemm.work();
+            let told = if bias.is_some() { " + bias" } else { "" };
+            Work { detail: format!("{}{told}", work.detail), ..work }
+        })
     }
 }
 
-fn key(plan: &Plan, plus: &Factor) -> Key {
-    let mut key = [0; 24];
+fn key(plan: &Plan, plus: &Factor, bias: Option<u64>) -> Key {
+    let mut key = [0; 25];
     let sizes = [plan.m, plan.n, plan.k, plan.batch].map(i64::from);
     key[..4].copy_from_slice(&sizes);
-    for (place, f) in key[4..].chunks_exact_mut(5).zip([&plan.left, &plan.right, plus, &plan.c]) {
-        let words = [i64::from(f.ld), f.stride, f.dtype as i64, f.op as i64, alignment(f) as i64];
+    for (place, f) in key[4..24].chunks_exact_mut(5).zip([&plan.left, &plan.right, plus, &plan.c]) {
+        let words = [i64::from(f.ld), f.stride, f.dtype as i64, f.op as i64, alignment_of(f) as i64];
         place.copy_from_slice(&words);
     }
+    key[24] = bias.map_or(0, |at| i64::from(alignment(at)));
     key
 }
 
 /// Bytes of which every matrix of a batch starts at a multiple, at most 256.
-fn alignment(f: &Factor) -> u32 {
+fn alignment_of(f: &Factor) -> u32 {
     let size = if f.dtype == cudarc::cublas::sys::cudaDataType_t::CUDA_R_32F { 4 } else { 2 };
-    let bits = f.ptr | (f.stride as u64 * size) | 256;
-    1 << bits.trailing_zeros()
+    alignment(f.ptr | (f.stride as u64 * size))
+}
+
+fn alignment(bits: u64) -> u32 {
+    1 << (bits | 256).trailing_zeros()
 }
 
 /// One product with its descriptions, which are destroyed when it is dropped.
@@ -89,7 +112,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    fn new(plan: Plan, plus: Factor) -> Result<Self> {
+    fn new(plan: Plan, plus: Factor, bias: Option<u64>) -> Result<Self> {
         let mut call = Call { plan, plus, desc: ptr::null_mut(), layouts: [ptr::null_mut(); 4] };
         let Plan { m, n, k, ref left, ref right, ref c, batch } = call.plan;
         let (compute, scale) = (cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType_t::CUDA_R_32F);
@@ -97,19 +120,13 @@ impl Call {
         check("cublasLtMatmulDescCreate", unsafe {
             sys::cublasLtMatmulDescCreate(&raw mut call.desc, compute, scale)
         })?;
-        for (name, op) in [
-            (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, left.op as c_int),
-            (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, right.op as c_int),
-        ] {
-            // SAFETY: the description was made above; the value is a local of the size that is told.
-            check("cublasLtMatmulDescSetAttribute", unsafe {
-                sys::cublasLtMatmulDescSetAttribute(
-                    call.desc,
-                    name,
-                    (&raw const op).cast(),
-                    size_of::<c_int>(),
-                )
-            })?;
+        call.set(DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, &(left.op as c_int))?;
+        call.set(DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, &(right.op as c_int))?;
+        if let Some(bias) = bias {
+            // One for every row of what cuBLASLt sees, which is a column of C.
+            let epilogue = cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+            call.set(DescAttribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+            call.set(DescAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
         }
         let stored = |f: &Factor, rows: c_int, cols: c_int| {
             if f.op == cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_T {
@@ -124,6 +141,13 @@ impl Call {
             *layout = layout_of(f, rows, cols, batch)?;
         }
         Ok(call)
+    }
+
+    fn set<T>(&self, name: DescAttribute, value: &T) -> Result<()> {
+        // SAFETY: the description lives; the value is read in the call, with its size.
+        check("cublasLtMatmulDescSetAttribute", unsafe {
+            sys::cublasLtMatmulDescSetAttribute(self.desc, name, ptr::from_ref(value).cast(), size_of::<T>())
+        })
     }
 
     /// What cuBLASLt would take, best first; at least one.

@@ -4,7 +4,7 @@
 //! - [`Gpu`]: a device, its primary context and the one stream on which everything runs, in order.
 //! - [`DeviceBuf`]: memory from a caching pool; once warm, a training step asks the driver for nothing.
 //! - [`Source`] and [`Gpu::launch`]: kernels, compiled by NVRTC at first use and kept on disk.
-//! - [`Gemm`], [`Gpu::gemm`] and [`Gpu::gemm_plus`]: row-major matrix products by cuBLAS and cuBLASLt.
+//! - [`Gemm`], [`Gpu::gemm`], [`Gpu::gemm_plus`] and [`Gpu::gemm_bias`]: row-major matrix products by cuBLAS and cuBLASLt.
 //! - [`Gpu::svd`]: the singular value decomposition by cuSOLVER.
 //! - [`Staged`]: a copy of tensors at one moment, brought to the host by a [`Lane`] while the stream goes on.
 //!

@@ -4,6 +4,9 @@
 //! the result into other tiles but add up each element in the same order give the same bits, so a choice among them by
 //! timing changes no result. That they are the same is measured, on the operands of the first call. The choice is made
 //! once for each kind of product; while a graph is recorded it is the first one.
+//!
+//! A GPU that computes products at full power changes its clock within milliseconds, by a quarter and more. So
+//! algorithms are timed in turns, many times over, and the medians are compared.
 
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -25,14 +28,15 @@ pub(crate) static SOURCE: Source = Source { name: "tune.cu", text: include_str!(
 
 /// Algorithms tried.
 pub(super) const CANDIDATES: usize = 12;
-/// Runs of each, of which the fastest counts.
-const RUNS: usize = 4;
+/// Milliseconds that the timing of one kind of product may take, about, and how often each algorithm is run in them.
+const BUDGET: f32 = 60.0;
+const ROUNDS: (usize, usize) = (5, 40);
 /// Products below so many operations are left with the first algorithm.
 const WORTH: f64 = 2e8;
 /// Results of fewer elements may be the same by rounding alone.
 const TELLING: usize = 1 << 18;
 /// Share of the first one's time that another must come below.
-const BETTER: f32 = 0.98;
+const BETTER: f32 = 0.99;
 
 impl Gpu {
     /// The algorithm for `call`, of `candidates` in cuBLASLt's order. They write to memory of their own.
@@ -53,21 +57,26 @@ impl Gpu {
             Err(Error::OutOfMemory { .. }) => return Ok(first),
             other => other?,
         };
-        // Twice: whatever is set up at first use is not the algorithm's time.
-        trial.time(blas, call, &first, trial.expected)?;
-        let mut best = (first, BETTER * trial.time(blas, call, &first, trial.expected)?);
+        call.run(self, blas, gemm, trial.expected, &first)?;
         if trial.same_bits()? {
             // All zeros, as `found` still is: of that every algorithm has the same bits.
             return Ok(first);
         }
+        let mut same = vec![first];
         for algo in &candidates[1..] {
             // One that the library proposes may still refuse to run.
-            let Ok(ms) = trial.time(blas, call, algo, trial.found) else { continue };
-            if ms < best.1 && trial.same_bits()? {
-                best = (*algo, ms);
+            if call.run(self, blas, gemm, trial.found, algo).is_ok() && trial.same_bits()? {
+                same.push(*algo);
             }
         }
-        Ok(best.0)
+        let times = trial.rounds(blas, call, &same)?;
+        let (mut best, mut least) = (first, BETTER * times[0]);
+        for (algo, ms) in same.iter().zip(times).skip(1) {
+            if ms < least {
+                (best, least) = (*algo, ms);
+            }
+        }
+        Ok(best)
     }
 }
 
@@ -79,7 +88,8 @@ struct Trial<'a> {
     expected: u64,
     found: u64,
     count: u64,
-    marks: [CUevent; 2],
+    /// One more than there are algorithms.
+    marks: [CUevent; CANDIDATES + 1],
 }
 
 impl<'a> Trial<'a> {
@@ -88,7 +98,7 @@ impl<'a> Trial<'a> {
         let rows = gemm.m * gemm.n / cols;
         let elements = (gemm.batch - 1) * c.stride + (rows - 1) * c.ld + cols;
         let bytes = (elements * c.dtype.size()).next_multiple_of(4);
-        let marks = [ptr::null_mut(); 2];
+        let marks = [ptr::null_mut(); CANDIDATES + 1];
         let mut trial = Trial { gpu, gemm, bytes, expected: 0, found: 0, count: 0, marks };
         for place in [&mut trial.expected, &mut trial.found] {
             *place = gpu.take(bytes)?;
@@ -102,17 +112,31 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
-    /// Milliseconds of the fastest of some runs into `to`.
-    fn time(&self, blas: &Blas, call: &Call, algo: &cublasLtMatmulAlgo_t, to: u64) -> Result<f32> {
-        let [start, stop] = self.marks;
-        let mut best = f32::INFINITY;
-        for _ in 0..RUNS {
-            record(self.gpu, start)?;
-            call.run(self.gpu, blas, self.gemm, to, algo)?;
-            record(self.gpu, stop)?;
-            best = best.min(elapsed(start, stop)?);
+    /// Medians of the milliseconds of each of these, in rounds.
+    fn rounds(&self, blas: &Blas, call: &Call, algos: &[cublasLtMatmulAlgo_t]) -> Result<Vec<f32>> {
+        // Whatever is set up at first use is not the algorithm's time.
+        let first = self.round(blas, call, algos)?;
+        let whole: f32 = first.iter().sum();
+        let count = ((BUDGET / whole) as usize).clamp(ROUNDS.0, ROUNDS.1);
+        let rounds = (0..count).map(|_| self.round(blas, call, algos)).collect::<Result<Vec<_>>>()?;
+        let median = |i: usize| {
+            let mut times: Vec<f32> = rounds.iter().map(|round| round[i]).collect();
+            times.sort_by(f32::total_cmp);
+            times[count / 2]
+        };
+        Ok((0..algos.len()).map(median).collect())
+    }
+
+    /// Milliseconds of each, one right behind the other; the device is kept busy before the first.
+    fn round(&self, blas: &Blas, call: &Call, algos: &[cublasLtMatmulAlgo_t]) -> Result<Vec<f32>> {
+        let run = |algo| call.run(self.gpu, blas, self.gemm, self.found, algo);
+        run(&algos[0])?;
+        record(self.gpu, self.marks[0])?;
+        for (algo, mark) in algos.iter().zip(&self.marks[1..]) {
+            run(algo)?;
+            record(self.gpu, *mark)?;
         }
-        Ok(best)
+        self.marks.windows(2).take(algos.len()).map(|pair| elapsed(pair[0], pair[1])).collect()
     }
 
     fn same_bits(&self) -> Result<bool> {

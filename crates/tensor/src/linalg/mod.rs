@@ -9,6 +9,7 @@ mod symmetric;
 mod transpose;
 
 pub use eigen::symmetric_eigenvalues;
+pub(crate) use product::biased;
 pub use product::{Factor, affine, matmul};
 pub use qr::qr;
 pub use svd::{Svd, polar_f64, svd};

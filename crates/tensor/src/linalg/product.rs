@@ -72,6 +72,17 @@ pub fn matmul<'a>(
     }
 }
 
+/// `c = a b` with `bias [n]` added to every row before it is rounded: one operation on a GPU, all in bf16.
+pub(crate) fn biased<'a>(
+    gpu: &Gpu,
+    c: &Tensor,
+    a: impl Into<Factor<'a>>,
+    b: impl Into<Factor<'a>>,
+    bias: &Tensor,
+) -> Result<()> {
+    gpu.gemm_bias(&gemm(c, 1.0, a.into(), b.into(), 0.0), bias.ptr())
+}
+
 /// `d = alpha a b + beta c` for each member of the batch; `d` must not share memory with the others.
 ///
 /// `c` has the element type of `d`. On the GPU this is one operation, without a pass of its own over `c`.

@@ -1,10 +1,12 @@
 //! `y = x W^T + b`.
+//!
+//! On a GPU in bf16 the product adds the bias itself, rounded to bf16, where rows consist of whole 16 bytes.
 
-use crate::linalg::{Factor, matmul};
+use crate::linalg::{Factor, biased, matmul};
 use crate::ops::elementwise::PartialSums;
 use crate::params::Param;
 use crate::tape::{Grads, Tape, Var};
-use crate::{Device, Error, Result, Tensor};
+use crate::{DType, Device, Error, Result, Tensor};
 
 /// `x [R, K]` times the transpose of `weight [N, K]`, plus `bias [N]`: `[R, N]`.
 pub fn linear(tape: &mut Tape, x: &Var, weight: &Param, bias: Option<&Param>) -> Result<Var> {
@@ -18,11 +20,19 @@ pub fn linear(tape: &mut Tape, x: &Var, weight: &Param, bias: Option<&Param>) ->
         ));
     }
     let y = tape.device().empty(&[x.value.rows(), out], x.value.dtype())?;
-    matmul(&y, false, 1.0, &x.value, Factor::from(&weight.value).t())?;
-    if let Some(bias) = bias {
-        match tape.device() {
-            Device::Cpu => add_bias_cpu(&mut y.write(), &bias.value.read()),
-            Device::Cuda(gpu) => cuda::add_bias(gpu, &y, &bias.value)?,
+    let factor = Factor::from(&weight.value).t();
+    match (tape.device(), bias) {
+        (Device::Cuda(gpu), Some(bias)) if y.dtype() == DType::BF16 && inner % 8 == 0 && out % 8 == 0 => {
+            biased(gpu, &y, &x.value, factor, &bias.value.cast(DType::BF16)?)?;
+        }
+        (device, bias) => {
+            matmul(&y, false, 1.0, &x.value, factor)?;
+            if let Some(bias) = bias {
+                match device {
+                    Device::Cpu => add_bias_cpu(&mut y.write(), &bias.value.read()),
+                    Device::Cuda(gpu) => cuda::add_bias(gpu, &y, &bias.value)?,
+                }
+            }
         }
     }
     let (x, kept, weight, bias) = (x.id, x.kept(), weight.clone(), bias.cloned());
