@@ -29,7 +29,7 @@ pub struct Source {
 pub enum Arg {
     /// A device address; 0 is a null pointer.
     Ptr(u64),
-    /// A device address, and so many bytes there that the kernel reads or writes: for profiles.
+    /// A device address, and how many bytes the kernel reads and writes there: for profiles.
     Span(u64, u64),
     /// `int`.
     I32(i32),

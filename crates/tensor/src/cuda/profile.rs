@@ -16,7 +16,8 @@ pub struct Work {
     pub name: &'static str,
     /// The kernel, or the sizes of a product.
     pub detail: String,
-    /// Bytes of the arrays that it reads and writes, each counted once.
+    /// Bytes that it reads and writes: of each array once, twice where it is added to. Neither what a kernel reads again
+    /// nor what a cache spares it is in them.
     pub bytes: u64,
     /// Floating-point operations of a product.
     pub flops: f64,

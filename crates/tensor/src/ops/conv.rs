@@ -180,7 +180,7 @@ mod cuda {
     use super::Shape;
     use crate::cuda::{Gpu, Source};
     use crate::ops::Cols;
-    use crate::ops::launch::{AXIS, column, flag, int, lane_of_four, long, ptr, tiles};
+    use crate::ops::launch::{AXIS, columns, flag, int, lane_of_four, long, ptr, tiles};
     use crate::{DType, Error, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source = Source { name: "conv.cu", text: include_str!("conv.cu") };
@@ -208,7 +208,7 @@ mod cuda {
         let lane = channels(shape, &[(y, 0), (&x.var.value, x.start)])?;
         let args = [
             ptr(y),
-            column(&x.var.value, x.start),
+            columns(&x.var.value, x.start, shape.width),
             long(x.stride()),
             ptr(weight),
             ptr(bias),
@@ -238,11 +238,11 @@ mod cuda {
         let dweight = dy.device().empty(&[sums, width * shape.taps], DType::F32)?;
         let dbias = dy.device().empty(&[sums, width], DType::F32)?;
         let args = [
-            column(dx, x.start),
+            columns(dx, x.start, width),
             ptr(&dweight),
             ptr(&dbias),
             ptr(dy),
-            column(&x.var.value, x.start),
+            columns(&x.var.value, x.start, width),
             long(x.stride()),
             ptr(weight),
             ptr(bias),

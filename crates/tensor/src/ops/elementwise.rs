@@ -55,7 +55,7 @@ mod cuda {
 
     use super::PartialSums;
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::launch::{blocks, flag, flat, int, long, ptr};
+    use crate::ops::launch::{blocks, flag, flat, int, long, ptr, target};
     use crate::{DType, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source =
@@ -73,7 +73,7 @@ mod cuda {
 
     pub(super) fn add_assign(gpu: &Gpu, to: &Tensor, from: &Tensor) -> Result<()> {
         let count = to.numel();
-        flat(gpu, &SOURCE, to.dtype(), "add_assign", count, &[ptr(to), ptr(from), long(count)])
+        flat(gpu, &SOURCE, to.dtype(), "add_assign", count, &[target(to, true), ptr(from), long(count)])
     }
 
     pub(super) fn finish(gpu: &Gpu, sums: &[PartialSums]) -> Result<()> {
@@ -85,7 +85,7 @@ mod cuda {
                 Some(PartialSums { total, add, partial }) => {
                     let width = total.numel();
                     let count = partial.numel() / width;
-                    args.extend([ptr(partial), int(count), ptr(total), int(width), flag(*add)]);
+                    args.extend([ptr(partial), int(count), target(total, *add), int(width), flag(*add)]);
                 }
                 None => args.extend([Arg::Ptr(0), int(0), Arg::Ptr(0), int(0), flag(false)]),
             }

@@ -68,7 +68,7 @@ mod cuda {
 
     use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::launch::{
-        AXIS, WARPS, blocks, flag, int, lane, lane_of_four, long, of_stream, ptr, tiles,
+        AXIS, WARPS, blocks, flag, int, lane, lane_of_four, long, of_stream, ptr, some_rows, tiles,
     };
     use crate::tokens::{OnGpu, Tokens};
     use crate::{Error, Result, Tensor};
@@ -80,7 +80,8 @@ mod cuda {
         let (elem, rows, width) = (table.dtype(), out.rows(), out.cols());
         let lane = lane(elem, width, &[(out, 0), (table, 0)]);
         let ids = Arg::Ptr(on_gpu(ids)?.ids());
-        let args = [ptr(out), ids, ptr(table), Arg::F32(scale), long(rows), int(width), flag(lane > 1)];
+        let from = some_rows(table, 0, (rows, width));
+        let args = [ptr(out), ids, from, Arg::F32(scale), long(rows), int(width), flag(lane > 1)];
         let grid = tiles(rows, WARPS, AXIS, width, lane);
         let kernel = of_stream("embedding_forward", out);
         gpu.launch(&SOURCE, elem, &kernel, grid, [32, WARPS as u32, 1], 0, &args)
@@ -99,7 +100,8 @@ mod cuda {
         let groups = on_gpu(ids)?;
         let [unique, starts, order] = [groups.unique(), groups.starts(), groups.order()].map(Arg::Ptr);
         let args = [
-            ptr(dtable),
+            // Read and written; of a row for each position, if all ids differ.
+            some_rows(dtable, 0, (2 * dout.rows(), width)),
             ptr(dout),
             unique,
             starts,

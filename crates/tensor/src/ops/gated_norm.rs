@@ -122,7 +122,7 @@ mod cuda {
     use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::Cols;
     use crate::ops::launch::{
-        WARPS, blocks, column, flag, int, lane, long, ptr, ptr_or_null, row_warps, summing_blocks,
+        WARPS, blocks, columns, flag, int, lane, long, ptr, ptr_or_null, row_warps, summing_blocks, target,
     };
     use crate::{DType, Result, Tensor};
 
@@ -149,7 +149,7 @@ mod cuda {
             ptr(out),
             ptr(inverse),
             ptr(y),
-            column(&z.var.value, z.start),
+            columns(&z.var.value, z.start, width),
             long(z.stride()),
             ptr(weight),
             Arg::F32(eps),
@@ -185,15 +185,15 @@ mod cuda {
         let count = if whole { rows.min(SUMS) as u32 } else { summing_blocks(rows, warps) };
         let partial = y.device().empty(&[count as usize, width], DType::F32)?;
         let mut args = vec![
-            ptr(&dy),
+            target(&dy, add_dy),
             flag(add_dy),
-            column(dz, z.start),
+            columns(dz, z.start, width),
             ptr_or_null(again),
             ptr(&partial),
             ptr(dout),
             ptr(inverse),
             ptr(y),
-            column(&z.var.value, z.start),
+            columns(&z.var.value, z.start, width),
             long(z.stride()),
             ptr(weight),
             long(rows),

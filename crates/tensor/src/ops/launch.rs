@@ -9,9 +9,15 @@ pub(super) const WARPS: usize = 8;
 /// Shared memory for one f32 row a warp: as much as lets two blocks share a multiprocessor.
 const ROWS_BYTES: usize = 96 << 10;
 
-/// The whole tensor.
+/// A tensor that is read, or written, as a whole.
 pub(super) fn ptr(tensor: &Tensor) -> Arg {
-    Arg::Span(tensor.ptr(), (tensor.numel() * tensor.dtype().size()) as u64)
+    target(tensor, false)
+}
+
+/// A tensor that is written; read before where it is added to.
+pub(super) fn target(tensor: &Tensor, add: bool) -> Arg {
+    let bytes = tensor.numel() * tensor.dtype().size();
+    Arg::Span(tensor.ptr(), (bytes * if add { 2 } else { 1 }) as u64)
 }
 
 /// Address of the first element of what may be missing.
@@ -22,6 +28,16 @@ pub(super) fn ptr_or_null(tensor: Option<&Tensor>) -> Arg {
 /// Address of a column of the first row.
 pub(super) fn column(tensor: &Tensor, start: usize) -> Arg {
     Arg::Ptr(address(tensor, start))
+}
+
+/// The same, of which `width` columns are read, or written, in every row.
+pub(super) fn columns(tensor: &Tensor, start: usize, width: usize) -> Arg {
+    some_rows(tensor, start, (tensor.rows(), width))
+}
+
+/// The same in so many rows, whichever they are.
+pub(super) fn some_rows(tensor: &Tensor, start: usize, (rows, width): (usize, usize)) -> Arg {
+    Arg::Span(address(tensor, start), (rows * width * tensor.dtype().size()) as u64)
 }
 
 /// `long long`: counts and strides.

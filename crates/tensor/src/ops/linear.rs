@@ -83,7 +83,7 @@ mod cuda {
     //! Launches of `linear.cu`.
 
     use crate::cuda::{Gpu, Source};
-    use crate::ops::launch::{AXIS, WARPS, blocks, flag, int, lane, long, ptr, tiles};
+    use crate::ops::launch::{AXIS, WARPS, blocks, flag, int, lane, long, ptr, target, tiles};
     use crate::{DType, Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source = Source { name: "linear.cu", text: include_str!("linear.cu") };
@@ -91,7 +91,7 @@ mod cuda {
     pub(super) fn add_bias(gpu: &Gpu, y: &Tensor, bias: &Tensor) -> Result<()> {
         let (elem, rows, width) = (y.dtype(), y.rows(), y.cols());
         let lane = lane(elem, width, &[(y, 0), (bias, 0)]);
-        let args = [ptr(y), ptr(bias), long(rows), int(width), flag(lane > 1)];
+        let args = [target(y, true), ptr(bias), long(rows), int(width), flag(lane > 1)];
         let grid = tiles(rows, WARPS, AXIS, width, lane);
         gpu.launch(&SOURCE, elem, "add_bias", grid, [32, WARPS as u32, 1], 0, &args)
     }

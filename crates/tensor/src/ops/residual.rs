@@ -64,7 +64,7 @@ mod cuda {
     //! Launches of `residual.cu`.
 
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::launch::{flag, flat, long, of_stream, ptr};
+    use crate::ops::launch::{flag, flat, long, of_stream, ptr, target};
     use crate::{Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source =
@@ -78,7 +78,7 @@ mod cuda {
 
     pub(super) fn scale(gpu: &Gpu, out: &Tensor, x: &Tensor, m: f32, accumulate: bool) -> Result<()> {
         let count = out.numel();
-        let args = [ptr(out), ptr(x), Arg::F32(m), flag(accumulate), long(count)];
+        let args = [target(out, accumulate), ptr(x), Arg::F32(m), flag(accumulate), long(count)];
         flat(gpu, &SOURCE, out.dtype(), &of_stream("residual_scale", x), count, &args)
     }
 }

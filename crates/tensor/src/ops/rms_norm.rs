@@ -211,7 +211,7 @@ mod cuda {
 
     use crate::cuda::{Arg, Gpu, Source};
     use crate::ops::launch::{
-        WARPS, blocks, flag, int, lane, long, of_stream, ptr, ptr_or_null, row_warps, summing_blocks,
+        WARPS, blocks, flag, int, lane, long, of_stream, ptr, ptr_or_null, row_warps, summing_blocks, target,
     };
     use crate::{DType, Result, Tensor};
 
@@ -270,9 +270,9 @@ mod cuda {
         let count = summing_blocks(rows, warps);
         let partial = dy.device().empty(&[count as usize, width], DType::F32)?;
         let args = [
-            ptr(dx),
+            target(dx, *add_dx),
             flag(*add_dx),
-            ptr_or_null(dbranch),
+            dbranch.map_or(Arg::Ptr(0), |to| target(to, add_branch)),
             flag(add_branch),
             Arg::F32(m),
             ptr_or_null(again),

@@ -98,7 +98,7 @@ mod cuda {
 
     use crate::cuda::{Gpu, Source};
     use crate::ops::Cols;
-    use crate::ops::launch::{AXIS, WARPS, column, flag, int, lane, long, ptr, ptr_or_null, tiles};
+    use crate::ops::launch::{AXIS, WARPS, columns, flag, int, lane, long, ptr, ptr_or_null, tiles};
     use crate::{Result, Tensor};
 
     pub(in crate::ops) static SOURCE: Source = Source { name: "swiglu.cu", text: include_str!("swiglu.cu") };
@@ -109,9 +109,9 @@ mod cuda {
         let lane = lane(elem, width, &[(out, 0), (gates, gate.start), (ups, up.start)]);
         let args = [
             ptr(out),
-            column(gates, gate.start),
+            columns(gates, gate.start, width),
             long(gate.stride()),
-            column(ups, up.start),
+            columns(ups, up.start, width),
             long(up.stride()),
             long(rows),
             int(width),
@@ -137,13 +137,13 @@ mod cuda {
         spans.extend(again.map(|again| (again, 0)));
         let lane = lane(elem, width, &spans);
         let args = [
-            column(dgate, gate.start),
-            column(dup, up.start),
+            columns(dgate, gate.start, width),
+            columns(dup, up.start, width),
             ptr_or_null(again),
             ptr(dout),
-            column(gates, gate.start),
+            columns(gates, gate.start, width),
             long(gate.stride()),
-            column(ups, up.start),
+            columns(ups, up.start, width),
             long(up.stride()),
             long(rows),
             int(width),

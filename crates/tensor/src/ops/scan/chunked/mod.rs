@@ -13,7 +13,7 @@
 
 use super::{Scan, ScanLayout};
 use crate::cuda::{Arg, Gpu, Source};
-use crate::ops::launch::{blocks, column, flag, int, long, ptr};
+use crate::ops::launch::{blocks, columns, flag, int, long, ptr, ptr_or_null};
 use crate::{DType, Result, Tensor};
 
 pub static SOURCE: Source = Source {
@@ -109,7 +109,9 @@ pub(super) fn backward(
     let sums = plan.workspace(&[3, plan.chunks_of_batch(), heads], DType::F32)?;
     let (xbc, raw) = (&inputs.xbc.value, &inputs.dt);
     let params = [&inputs.dt_bias, &inputs.a_log, &inputs.d];
-    let mut args = vec![ptr(dxbc), column(ddt, raw.start), parts.as_ref().map_or(Arg::Ptr(0), ptr)];
+    // B and C are written here or, from the parts, below.
+    let here = if parts.is_some() { layout.inner() } else { layout.width() };
+    let mut args = vec![columns(dxbc, 0, here), columns(ddt, raw.start, heads), ptr_or_null(parts.as_ref())];
     args.extend([&sums, &states, xbc, dy, &plan.steps].map(ptr));
     args.extend([&inputs.a_log.value, &inputs.d.value].map(ptr));
     args.push(int(layout.rows.batch));
@@ -120,7 +122,8 @@ pub(super) fn backward(
 
     let totals = (3 * heads).div_ceil(8);
     let adding = parts.as_ref().map_or(0, |_| (plan.rows() * of_groups).div_ceil(8 * 256));
-    let mut args = vec![ptr(dxbc), parts.as_ref().map_or(Arg::Ptr(0), ptr), int(shares), long(plan.rows())];
+    let there = columns(dxbc, 0, if parts.is_some() { of_groups } else { 0 });
+    let mut args = vec![there, ptr_or_null(parts.as_ref()), int(shares), long(plan.rows())];
     args.extend([int(of_groups), long(layout.width()), int(layout.inner())]);
     args.extend(params.map(|param| ptr(&param.grad)));
     args.extend([ptr(&sums), long(plan.chunks_of_batch()), int(heads)]);
@@ -153,7 +156,7 @@ impl<'a> Plan<'a> {
         let steps = inputs.xbc.value.device().empty(&shape, DType::F32)?;
         let plan = Plan { gpu, inputs, layout, steps };
         let raw = &inputs.dt;
-        let mut args = vec![ptr(&plan.steps), column(&raw.var.value, raw.start)];
+        let mut args = vec![ptr(&plan.steps), columns(&raw.var.value, raw.start, layout.heads)];
         args.extend([&inputs.dt_bias, &inputs.a_log].map(|param| ptr(&param.value)));
         args.extend([int(layout.rows.len), int(layout.heads), long(raw.stride())]);
         args.extend([layout.dt_limit.0, layout.dt_limit.1].map(Arg::F32));
