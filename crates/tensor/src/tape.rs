@@ -5,6 +5,9 @@
 //! Mamba2 layer): then each reader owns its columns of one gradient buffer and overwrites them; a reader missing
 //! at the end is an error.
 //!
+//! One tensor may be the gradient of two values, of the branch and of the stream that it is added to. Before anything is
+//! added to it for one of them, that one gets a copy.
+//!
 //! A value that its operation can make again from what its backward step reads anyway (a norm's output, say) need not
 //! live until then. [`Var::kept`] tells a reader so: a linear layer then keeps nothing of it and, in its backward step,
 //! leaves the gradient of its weight to the step that makes the value again, which comes after those of all readers.
@@ -214,7 +217,7 @@ impl Tape {
             Grads { device: self.device, slots: Vec::new(), deferred: Vec::new(), sums: Vec::new() };
         grads.slots.resize_with(self.count, || None);
         grads.deferred.resize_with(self.count, Vec::new);
-        grads.slots[root.id] = Some(Slot { grad: seed, covered: None });
+        grads.slots[root.id] = Some(Slot::of(seed));
         for (_, step) in self.steps.into_iter().rev() {
             step(&mut grads)?;
         }
@@ -226,6 +229,15 @@ impl Tape {
 struct Slot {
     grad: Tensor,
     covered: Option<usize>,
+    /// Whether it was handed over as it is, and so may be in another slot too.
+    given: bool,
+}
+
+impl Slot {
+    /// One for a gradient that is handed over.
+    fn of(grad: Tensor) -> Self {
+        Slot { grad, covered: None, given: true }
+    }
 }
 
 /// A product `weight.grad += dy^T x` that waits for `x`.
@@ -257,20 +269,36 @@ impl Grads {
 
     /// As [`Grads::target`] for the value `id`, of this shape and type: for operations that need not keep the value.
     pub(crate) fn target_of(&mut self, id: usize, shape: &[usize], dtype: DType) -> Result<(Tensor, bool)> {
-        if let Some(slot) = &self.slots[id] {
-            return Ok((slot.grad.clone(), true));
+        if let Some(grad) = self.own(id)? {
+            return Ok((grad, true));
         }
         let grad = self.device.empty(shape, dtype)?;
-        self.slots[id] = Some(Slot { grad: grad.clone(), covered: None });
+        self.slots[id] = Some(Slot { given: false, ..Slot::of(grad.clone()) });
         Ok((grad, false))
     }
 
-    /// Hands over `grad` as (part of) the gradient of the value `id`: kept as it is where it is the first.
-    pub(crate) fn give(&mut self, id: usize, grad: Tensor) -> Result<()> {
-        if let Some(slot) = &self.slots[id] {
-            return crate::ops::elementwise::add_assign(&slot.grad, &grad);
+    /// What the value `id` has of a gradient so far, in memory that no other value's gradient has.
+    fn own(&mut self, id: usize) -> Result<Option<Tensor>> {
+        let Some(slot) = &mut self.slots[id] else { return Ok(None) };
+        if slot.given && slot.grad.is_shared() {
+            slot.grad = slot.grad.cast(slot.grad.dtype())?;
         }
-        self.slots[id] = Some(Slot { grad, covered: None });
+        slot.given = false;
+        Ok(Some(slot.grad.clone()))
+    }
+
+    /// Whether the value `id` has a gradient already.
+    pub(crate) fn has(&self, id: usize) -> bool {
+        self.slots[id].is_some()
+    }
+
+    /// Hands over `grad` as (part of) the gradient of the value `id`: kept as it is where it is the first, and may be
+    /// given to another value too.
+    pub(crate) fn give(&mut self, id: usize, grad: Tensor) -> Result<()> {
+        if let Some(own) = self.own(id)? {
+            return crate::ops::elementwise::add_assign(&own, &grad);
+        }
+        self.slots[id] = Some(Slot::of(grad));
         Ok(())
     }
 
@@ -288,9 +316,9 @@ impl Grads {
         width: usize,
     ) -> Result<Tensor> {
         let slot = match self.slots[id].take() {
-            Some(Slot { grad, covered: Some(n) }) => Slot { grad, covered: Some(n + width) },
+            Some(Slot { grad, covered: Some(n), given }) => Slot { grad, covered: Some(n + width), given },
             Some(_) => return Err(Error::shape("tape", "a value is read both whole and by columns")),
-            None => Slot { grad: self.device.empty(shape, dtype)?, covered: Some(width) },
+            None => Slot { grad: self.device.empty(shape, dtype)?, covered: Some(width), given: false },
         };
         let grad = slot.grad.clone();
         self.slots[id] = Some(slot);
@@ -347,7 +375,7 @@ impl Grads {
     pub(crate) fn take(&mut self, id: usize) -> Result<Option<Tensor>> {
         match self.slots[id].take() {
             None => Ok(None),
-            Some(Slot { grad, covered: Some(n) }) if n != grad.cols() => {
+            Some(Slot { grad, covered: Some(n), .. }) if n != grad.cols() => {
                 Err(Error::shape("tape", format!("only {n} of {} columns have a gradient", grad.cols())))
             }
             Some(slot) => Ok(Some(slot.grad)),

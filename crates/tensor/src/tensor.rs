@@ -56,6 +56,11 @@ impl Tensor {
         Tensor { device, storage: Arc::new(storage), offset: 0, shape: shape.to_vec(), dtype }
     }
 
+    /// Whether another tensor has memory of the same allocation.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.storage) > 1
+    }
+
     /// The device it is on.
     pub fn device(&self) -> &Device {
         &self.device

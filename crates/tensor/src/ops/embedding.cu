@@ -3,7 +3,6 @@
 #include "common.cuh"
 
 constexpr int WARPS = 8;
-constexpr int BATCH = 8;
 
 template <int W, typename Stream>
 DEVICE void gather(Stream *__restrict__ out, const i32 *__restrict__ ids, const elem *__restrict__ table, float scale,
@@ -29,6 +28,7 @@ DEVICE void collect(elem *__restrict__ dtable, const Stream *__restrict__ dout, 
 #pragma unroll
     for (int i = 0; i < W; i++) sum[i] = 0;
     // Warp w takes every eighth row of the group, BATCH loads at a time.
+    constexpr int BATCH = 32 / (W > 1 ? W : 4);
     for (int at = starts[blockIdx.x] + threadIdx.y; at < last && column < width; at += BATCH * WARPS) {
         int row[BATCH];
         float x[BATCH][W];
@@ -64,7 +64,8 @@ DEVICE void collect(elem *__restrict__ dtable, const Stream *__restrict__ dout, 
 
 // embedding_forward: out[row] = scale * table[ids[row]].
 // embedding_backward: dtable[id] += scale * sum of the rows of dout at that id: a block for each group and 32 * W
-// columns, W = 4 where vec says that rows of dout consist of such pieces; groups may be empty. `padding` gets none.
+// columns, W those in 16 bytes where vec says that rows of dout consist of such pieces; groups may be empty. `padding`
+// gets none.
 #define KERNELS(NAME, Stream)                                                                                          \
     extern "C" __global__ void __launch_bounds__(32 * WARPS) embedding_forward##NAME(                                  \
         Stream *out, const i32 *ids, const elem *table, float scale, i64 rows, int width, int vec) {                   \
@@ -74,9 +75,10 @@ DEVICE void collect(elem *__restrict__ dtable, const Stream *__restrict__ dout, 
     extern "C" __global__ void __launch_bounds__(32 * WARPS) embedding_backward##NAME(                                 \
         elem *dtable, const Stream *dout, const i32 *unique, const i32 *starts, const i32 *order, float scale,         \
         int width, int padding, int vec) {                                                                             \
-        __shared__ float sums[WARPS * 32 * 4];                                                                         \
+        constexpr int W = Vec<Stream>::N;                                                                              \
+        __shared__ float sums[WARPS * 32 * W];                                                                         \
         if (starts[blockIdx.x] == starts[blockIdx.x + 1] || unique[blockIdx.x] == padding) return;                     \
-        if (vec) collect<4>(dtable, dout, unique, starts, order, scale, width, sums);                                  \
+        if (vec) collect<W>(dtable, dout, unique, starts, order, scale, width, sums);                                  \
         else collect<1>(dtable, dout, unique, starts, order, scale, width, sums);                                      \
     }
 KERNELS(, float)

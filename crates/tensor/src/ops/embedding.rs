@@ -67,9 +67,7 @@ mod cuda {
     //! Launches of `embedding.cu`.
 
     use crate::cuda::{Arg, Gpu, Source};
-    use crate::ops::launch::{
-        AXIS, WARPS, blocks, flag, int, lane, lane_of_four, long, of_stream, ptr, some_rows, tiles,
-    };
+    use crate::ops::launch::{AXIS, WARPS, blocks, flag, int, lane, long, of_stream, ptr, some_rows, tiles};
     use crate::tokens::{OnGpu, Tokens};
     use crate::{Error, Result, Tensor};
 
@@ -96,7 +94,7 @@ mod cuda {
         padding: i32,
     ) -> Result<()> {
         let width = dout.cols();
-        let lane = lane_of_four(width, &[(dout, 0)]);
+        let lane = lane(dout.dtype(), width, &[(dout, 0)]);
         let groups = on_gpu(ids)?;
         let [unique, starts, order] = [groups.unique(), groups.starts(), groups.order()].map(Arg::Ptr);
         let args = [

@@ -108,10 +108,20 @@ fn backward(
         (None, None) => return Ok(()),
     };
     grads.remake(norm, &dnorm, |again, grads| {
-        let (add, dx) = (stream.is_some(), stream.map_or_else(|| device.empty(shape, of_stream), Ok)?);
-        let (dy, add_dy) = grads.target_of(y, shape, dtype)?;
-        forward.backward(grads, &(dx.clone(), add), Some((&dy, add_dy, m)), again, &dnorm)?;
-        grads.give(x, dx)
+        let dx = match stream {
+            Some(of_sum) if of_sum.is_shared() => (of_sum.cast(of_stream)?, true),
+            Some(of_sum) => (of_sum, true),
+            None => (device.empty(shape, of_stream)?, false),
+        };
+        if m.to_bits() == 1.0f32.to_bits() && of_stream == dtype && !grads.has(y) {
+            // The branch has the stream's gradient.
+            forward.backward(grads, &dx, None, again, &dnorm)?;
+            grads.give(y, dx.0.clone())?;
+        } else {
+            let (dy, add_dy) = grads.target_of(y, shape, dtype)?;
+            forward.backward(grads, &dx, Some((&dy, add_dy, m)), again, &dnorm)?;
+        }
+        grads.give(x, dx.0)
     })
 }
 

@@ -18,7 +18,9 @@ pub(super) fn all() -> Vec<Case> {
         linear_thrice(),
         rms_norm(),
         made_again(),
-        residual_norms(),
+        residual_norms(0.5),
+        residual_norms(1.0),
+        branch_of_a_norm(),
         gated_rms_norm(),
         conv1d_silu(),
         scan(),
@@ -147,25 +149,54 @@ fn made_again() -> Case {
 
 /// A stream of two additions with norms, of which the second has no later reader of its sum, the first's inputs are
 /// read elsewhere, and one norm is not read at all.
-fn residual_norms() -> Case {
+fn residual_norms(m: f32) -> Case {
     let eps = f64::from(EPS);
     Case::new(
         "residual_norm",
-        "R17 C33 m 0.5, three on a stream".into(),
+        format!("R17 C33 m {m}, three on a stream"),
         vec![Input::stream("x", &[17, 33]), Input::value("y", &[17, 33]), norm_weight(33)],
         4 * 17 * 33,
-        |tape, given| {
+        move |tape, given| {
             let (x, y, w) = (given.value(0), given.value(1), given.param(2));
-            let (first, _) = ops::residual_norm(tape, x, y, 0.5, w, EPS)?;
-            let (second, norm) = ops::residual_norm(tape, &first, y, 0.5, w, EPS)?;
+            let (first, _) = ops::residual_norm(tape, x, y, m, w, EPS)?;
+            let (second, norm) = ops::residual_norm(tape, &first, y, m, w, EPS)?;
             let (_, last) = ops::residual_norm(tape, &second, &norm, -0.25, w, EPS)?;
             ops::residual(tape, x, &last, 0.5)
         },
         move |x| {
-            let second = reference::residual(&reference::residual(&x[0], &x[1], 0.5), &x[1], 0.5);
+            let m = f64::from(m);
+            let second = reference::residual(&reference::residual(&x[0], &x[1], m), &x[1], m);
             let norm = reference::rms_norm(&second, &x[2], eps);
             let last = reference::rms_norm(&reference::residual(&second, &norm, -0.25), &x[2], eps);
             reference::residual(&x[0], &last, 0.5)
+        },
+    )
+}
+
+/// Branches, whose gradients are the stream's: a norm of the stream that a linear layer reads too, and what that layer
+/// makes of it, whose gradient waits while the stream's goes on.
+fn branch_of_a_norm() -> Case {
+    let eps = f64::from(EPS);
+    Case::new(
+        "residual_norm",
+        "R17 C24 m 1, of a norm".into(),
+        vec![Input::stream("x", &[17, 24]), norm_weight(24), Input::matrix("w", &[24, 24])],
+        17 * 24 * 24,
+        |tape, given| {
+            let (x, w) = (given.value(0), given.param(1));
+            let n = ops::rms_norm(tape, x, w, EPS)?;
+            let y = ops::linear(tape, &n, given.param(2), None)?;
+            let (first, of_first) = ops::residual_norm(tape, x, &n, 1.0, w, EPS)?;
+            let (second, of_second) = ops::residual_norm(tape, &first, &y, 1.0, w, EPS)?;
+            let sum = ops::residual(tape, &second, &of_second, 0.5)?;
+            ops::residual(tape, &sum, &of_first, -0.25)
+        },
+        move |x| {
+            let n = reference::rms_norm(&x[0], &x[1], eps);
+            let first = reference::residual(&x[0], &n, 1.0);
+            let second = reference::residual(&first, &reference::linear(&n, &x[2], None, 24), 1.0);
+            let sum = reference::residual(&second, &reference::rms_norm(&second, &x[1], eps), 0.5);
+            reference::residual(&sum, &reference::rms_norm(&first, &x[1], eps), -0.25)
         },
     )
 }
