@@ -25,8 +25,9 @@ pub fn save(
 ) -> Result<()> {
     fs::create_dir_all(dir).map_err(|error| Error::io(dir, &error))?;
     let specs = parameters(config);
-    let tensors: Vec<_> = specs.iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice())).collect();
-    let weights = tensors_into(&dir.join("model.safetensors"), &tensors, dtype, weight)?;
+    let tensors: Vec<_> =
+        specs.iter().map(|spec| (spec.name.as_str(), spec.shape.as_slice(), dtype)).collect();
+    let weights = tensors_into(&dir.join("model.safetensors"), &tensors, weight)?;
     let mut json = config.to_json();
     json["dtype"] = match dtype {
         DType::F32 => "float32",
@@ -40,31 +41,30 @@ pub fn save(
     config.commit()
 }
 
-/// Writes tensors, given by name and shape, in f32 into the safetensors file `path`; `values(i)` as in [`save`].
+/// Writes tensors, given by name, shape and element type, into the safetensors file `path`; `values(i)` as in [`save`].
 pub fn save_tensors(
     path: &Path,
-    tensors: &[(&str, &[usize])],
+    tensors: &[(&str, &[usize], DType)],
     values: impl FnMut(usize) -> Result<Vec<f32>>,
 ) -> Result<()> {
-    tensors_into(path, tensors, DType::F32, values)?.commit()
+    tensors_into(path, tensors, values)?.commit()
 }
 
 fn tensors_into(
     path: &Path,
-    tensors: &[(&str, &[usize])],
-    dtype: DType,
+    tensors: &[(&str, &[usize], DType)],
     mut values: impl FnMut(usize) -> Result<Vec<f32>>,
 ) -> Result<Replacement> {
     Replacement::write(path, |out| {
-        out.put(&header(tensors, dtype))?;
-        for (i, (name, shape)) in tensors.iter().enumerate() {
+        out.put(&header(tensors))?;
+        for (i, (name, shape, dtype)) in tensors.iter().enumerate() {
             let values = values(i)?;
             if values.len() != shape.iter().product::<usize>() {
                 let reason = format!("tensor `{name}` {shape:?} was given {} values", values.len());
                 return Err(Error::weights(path, reason));
             }
             for part in values.chunks(1 << 16) {
-                out.put(&encode(part, dtype))?;
+                out.put(&encode(part, *dtype))?;
             }
         }
         Ok(())
@@ -72,15 +72,15 @@ fn tensors_into(
 }
 
 /// The header of a safetensors file: its length in 8 little-endian bytes, JSON padded to a multiple of 8.
-fn header(tensors: &[(&str, &[usize])], dtype: DType) -> Vec<u8> {
-    let name = match dtype {
-        DType::F32 => "F32",
-        DType::BF16 => "BF16",
-        DType::F16 => "F16",
-    };
+fn header(tensors: &[(&str, &[usize], DType)]) -> Vec<u8> {
     let mut map = Map::from_iter([("__metadata__".into(), json!({"format": "pt"}))]);
     let mut start = 0;
-    for (tensor, shape) in tensors {
+    for (tensor, shape, dtype) in tensors {
+        let name = match dtype {
+            DType::F32 => "F32",
+            DType::BF16 => "BF16",
+            DType::F16 => "F16",
+        };
         let end = start + shape.iter().product::<usize>() * dtype.size();
         let entry = json!({"dtype": name, "shape": shape, "data_offsets": [start, end]});
         map.insert((*tensor).to_owned(), entry);

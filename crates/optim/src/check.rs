@@ -9,7 +9,7 @@ use tensor::random::Stream;
 use tensor::{Device, Precision};
 
 use crate::ortho::bf16;
-use crate::{Common, Default, Optimizer, Rates, Result, Rounding, Value, Watch};
+use crate::{Common, Default, Optimizer, Rates, Result, Rounding, StateType, Value, Watch};
 
 /// One optimizer in one setting.
 pub struct Case {
@@ -26,7 +26,8 @@ impl Case {
     pub fn name(&self) -> String {
         let rounding = if self.common.rounding == Rounding::Stochastic { " stochastic" } else { "" };
         let clip = if self.common.clip > 0.0 { " clipped" } else { "" };
-        format!("{} {}{rounding}{clip}", self.optimizer, self.settings).trim().to_string()
+        let state = if self.common.state == StateType::Bf16 { " state=bf16" } else { "" };
+        format!("{} {}{state}{rounding}{clip}", self.optimizer, self.settings).trim().to_string()
     }
 
     /// Precision of the weights.
@@ -174,6 +175,28 @@ pub fn cases() -> Vec<Case> {
             ("orthonoise", "adaptive=false split=heads", rounded),
         ]
         .map(|(name, settings, bound)| Case { precision: Precision::Bf16, ..case(name, settings, bound) }),
+    );
+    // State in bf16: both ways that momenta go, weights of both types. An entry whose sum differs in its last bits is
+    // rounded the other way once in a while.
+    let common = Common { state: StateType::Bf16, ..Common::default() };
+    let stochastic = Common { rounding: Rounding::Stochastic, ..common };
+    cases.extend(
+        [
+            ("adamw", "", Precision::F32, common, 1e-3),
+            ("adamw", "", Precision::Bf16, common, rounded),
+            ("adamw", "", Precision::Bf16, stochastic, rounded),
+            ("muon", "", Precision::F32, common, 1e-3),
+            ("muon", "ortho=gram ortho_dtype=f32", Precision::F32, common, 1e-3),
+            ("muon", "ortho=gram", Precision::Bf16, stochastic, 2.0 * rounded),
+            ("normuon", "ortho_dtype=f32", Precision::F32, common, 1e-3),
+            ("nolah", "", Precision::F32, common, 1e-3),
+            ("orthonoise", "adaptive=false noise_target=momentum split=heads", Precision::F32, common, 1e-3),
+        ]
+        .map(|(name, settings, precision, common, bound)| Case {
+            common,
+            precision,
+            ..case(name, settings, bound)
+        }),
     );
     cases
 }

@@ -195,6 +195,7 @@ impl Findings {
     }
 }
 
-fn in_f32(x: &Tensor) -> Result<Tensor> {
+/// A bf16 tensor in f32, any other as it is.
+pub(crate) fn in_f32(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dtype() == DType::BF16 { x.cast(DType::F32)? } else { x.clone() })
 }

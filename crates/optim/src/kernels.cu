@@ -1,5 +1,5 @@
-// The element-wise parts of the optimizers. Buffers and moments are f32; an update is `elem`; weights are f32 or bf16,
-// gradients of the same type. What changes from step to step comes from `scalars` in the device's memory, so that a
+// The element-wise parts of the optimizers. Buffers and moments are f32 or bf16; an update is `elem`; weights are f32 or
+// bf16, gradients of the same type. What changes from step to step comes from `scalars` in the device's memory, so that a
 // captured step can be launched again.
 #include "common.cuh"
 
@@ -19,6 +19,66 @@ template <int W = 4, typename Op> DEVICE void pass(Op &op, i64 n, int vec) {
     sweep<1>(op, whole, n);
 }
 
+// ---- Rounding at random, as in rounding.rs ----
+
+// The finaliser of SplitMix64, as in random.rs.
+DEVICE u64 mixed(u64 z) {
+    z += 0x9e3779b97f4a7c15ull;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+// Number i of a stream.
+DEVICE u64 drawn(u64 stream, u64 i) { return mixed(stream + i * 0x9e3779b97f4a7c15ull); }
+
+// The stream of the member that the block works on; 0 where nothing is rounded at random.
+DEVICE u64 own_stream(const u64 *streams) { return streams ? streams[blockIdx.y] : 0; }
+
+// One of the two bf16 that enclose x, by 16 random bits; NaN stays.
+DEVICE float stochastic(float x, u32 random) {
+    return x != x ? x : __uint_as_float((__float_as_uint(x) + random) & 0xffff0000u);
+}
+
+// Entries i to i + W - 1 of part `part` of a weight's state, as it is kept: f32 as it is, bf16 rounded at random.
+template <int W> DEVICE void keep_part(float *to, i64 i, const float (&x)[W], u64, int) { store_many<W>(to + i, x); }
+
+template <int W> DEVICE void keep_part(bf16 *to, i64 i, const float (&x)[W], u64 stream, int part) {
+    float y[W];
+    u64 bits = 0;
+#pragma unroll
+    for (int j = 0; j < W; j++) {
+        // Where W is a multiple of four, so is i.
+        int lane = W == 1 ? (int)(i & 3) : j & 3;
+        if (W == 1 || lane == 0) bits = drawn(stream, ((u64)part << 40) + ((u64)(i + j) >> 2));
+        y[j] = stochastic(x[j], (u32)(bits >> 16 * lane) & 0xffffu);
+    }
+    store_many<W>(to + i, y);
+}
+
+struct Keep {
+    const float *x;
+    bf16 *to;
+    u64 stream;
+    int part;
+
+    template <int W> __device__ __forceinline__ void at(i64 i) {
+        float value[W];
+        load_many<W>(x + i, value);
+        keep_part(to, i, value, stream, part);
+    }
+};
+
+// x rounded into a part of the state. Grid (parts, members).
+extern "C" __global__ void __launch_bounds__(256)
+keep_state(const float *x, bf16 *to, const u64 *streams, int part, int vec, i64 size) {
+    i64 at = blockIdx.y * size;
+    Keep op = {x + at, to + at, own_stream(streams), part};
+    pass(op, size, vec);
+}
+
+// ---- Momentum ----
+
 DEVICE float sigmoid_of(float x) { return 1.0f / (1.0f + expf(-x)); }
 
 // 0: none, 1: tanh(g) |g|, 2: sigmoid(g) g, 3: max(g, 0).
@@ -33,8 +93,9 @@ DEVICE float gated(float g, int gate) {
 
 // The momentum pass: m = decay m + weight gate(g), and where x is kept, what is orthogonalised, with its sum of squares:
 // m, or with Nesterov weight gate(g) + keep m (`lead` is the weight, else 0); with self_gate that times its sigmoid.
-template <typename G> struct Momentum {
-    float *m;
+template <typename M, typename G> struct Momentum {
+    M *m;
+    u64 stream;
     const G *g;
     elem *x;
     float decay, weight, keep, lead;
@@ -52,7 +113,7 @@ template <typename G> struct Momentum {
             float value = lead == 0.0f ? buffer[j] : lead * entering + keep * buffer[j];
             out[j] = self_gate ? value * sigmoid_of(value) : value;
         }
-        store_many<W>(m + i, buffer);
+        keep_part(m, i, buffer, stream, 1);
         if (!x) return;
         store_many<W>(x + i, out);
 #pragma unroll
@@ -62,33 +123,33 @@ template <typename G> struct Momentum {
 
 extern "C" __global__ void __launch_bounds__(256)
 momentum(float *m, const elem *g, float decay, float weight, int gate, int vec, i64 n) {
-    Momentum<elem> op = {m, g, nullptr, decay, weight, 0.0f, 0.0f, gate, 0, 0.0};
+    Momentum<float, elem> op = {m, 0, g, nullptr, decay, weight, 0.0f, 0.0f, gate, 0, 0.0};
     pass(op, n, vec);
 }
 
 // The same for members of `size` elements, with x and the sums of squares [members, parts] of the parts of each member, in
 // double: neither 1e-30 nor 1e+30 leaves its range. Grid (parts, members).
-template <typename G>
-DEVICE void take_momentum(float *m, const G *g, elem *x, double *sums, float decay, float weight, float keep,
-                          float lead, int gate, int self_gate, int vec, i64 size) {
+template <typename M, typename G>
+DEVICE void take_momentum(M *m, const u64 *streams, const G *g, elem *x, double *sums, float decay, float weight,
+                          float keep, float lead, int gate, int self_gate, int vec, i64 size) {
+    constexpr int W = sizeof(M) + sizeof(G) + sizeof(elem) == 6 ? 8 : 4;
     i64 at = blockIdx.y * size;
-    Momentum<G> op = {m + at, g + at, x + at, decay, weight, keep, lead, gate, self_gate, 0.0};
-    pass(op, size, vec);
+    Momentum<M, G> op = {m + at, own_stream(streams), g + at, x + at, decay, weight, keep, lead, gate, self_gate, 0.0};
+    pass<W>(op, size, vec);
     double sum = block_sum_double(op.squares);
     if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-momentum_taken_f32(float *m, const float *g, elem *x, double *sums, float decay, float weight, float keep, float lead,
-                   int gate, int self_gate, int vec, i64 size) {
-    take_momentum(m, g, x, sums, decay, weight, keep, lead, gate, self_gate, vec, size);
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-momentum_taken_bf16(float *m, const bf16 *g, elem *x, double *sums, float decay, float weight, float keep, float lead,
-                    int gate, int self_gate, int vec, i64 size) {
-    take_momentum(m, g, x, sums, decay, weight, keep, lead, gate, self_gate, vec, size);
-}
+#define MOMENTUM_TAKEN(NAME, M, G)                                                                                    \
+    extern "C" __global__ void __launch_bounds__(256)                                                                 \
+    NAME(M *m, const u64 *streams, const G *g, elem *x, double *sums, float decay, float weight, float keep,          \
+         float lead, int gate, int self_gate, int vec, i64 size) {                                                    \
+        take_momentum(m, streams, g, x, sums, decay, weight, keep, lead, gate, self_gate, vec, size);                 \
+    }
+MOMENTUM_TAKEN(momentum_taken_f32_f32, float, float)
+MOMENTUM_TAKEN(momentum_taken_f32_bf16, float, bf16)
+MOMENTUM_TAKEN(momentum_taken_bf16_f32, bf16, float)
+MOMENTUM_TAKEN(momentum_taken_bf16_bf16, bf16, bf16)
 
 extern "C" __global__ void axpby(float *y, float a, const float *x, float b, i64 n) {
     EACH(i, n) y[i] = a * y[i] + b * x[i];
@@ -119,27 +180,19 @@ extern "C" __global__ void scale_above(float *m, const elem *g, const float *thr
 
 // ---- Weights of record ----
 
-// The finaliser of SplitMix64, as in random.rs.
-DEVICE u64 mixed(u64 z) {
-    z += 0x9e3779b97f4a7c15ull;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
 // Rounding of weights: 0 keeps f32, 1 rounds to the nearest bf16, 2 to one of the two neighbours at random.
 DEVICE float rounded(float x, int rounding, u64 stream, i64 i) {
     if (rounding == 0) return x;
     if (rounding == 1) return load(round_bf16(x));
-    u32 random = (u32)(mixed(stream + (u64)i * 0x9e3779b97f4a7c15ull) >> 48);
-    return __uint_as_float((__float_as_uint(x) + random) & 0xffff0000u);
+    return stochastic(x, (u32)(drawn(stream, i) >> 48));
 }
 
 struct Change {
     float asked, moved, same, weight;
 };
 
-// Moves weights by `delta`, to what their type can hold, and takes down what became of them.
+// Moves weights by `delta`, to what their type can hold, and takes down what became of them: those of the member that the
+// block works on, or of a whole bank where nothing is rounded at random.
 template <typename T> struct Weights {
     T *w;
     bf16 *copy;
@@ -168,10 +221,15 @@ template <typename T> struct Weights {
         float sums[4] = {change.asked, change.moved, change.same, change.weight};
         for (int k = 0; k < 4; k++) {
             float sum = block_sum(sums[k]);
-            if (threadIdx.x == 0) stats[4 * blockIdx.x + k] = sum;
+            if (threadIdx.x == 0) stats[4 * (blockIdx.y * gridDim.x + blockIdx.x) + k] = sum;
         }
     }
 };
+
+template <typename T> DEVICE Weights<T> weights_of(T *w, bf16 *copy, int rounding, const u64 *streams, i64 size) {
+    i64 at = blockIdx.y * size;
+    return {w + at, copy ? copy + at : nullptr, rounding, own_stream(streams), {}};
+}
 
 // w <- w - decay w + factor update
 template <typename T> struct Apply {
@@ -189,25 +247,26 @@ template <typename T> struct Apply {
     }
 };
 
-// scalars: decay, rate.
+// scalars: decay, rate. Grid (parts, members).
 template <typename T>
-DEVICE void apply(T *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding, u64 stream,
-                  float *stats, int vec, i64 n) {
-    Apply<T> op = {{w, copy, rounding, stream, {}}, update, scalars[0], -scalars[1] * factor};
-    pass(op, n, vec);
+DEVICE void apply(T *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding,
+                  const u64 *streams, float *stats, int vec, i64 size) {
+    Weights<T> weights = weights_of(w, copy, rounding, streams, size);
+    Apply<T> op = {weights, update + blockIdx.y * size, scalars[0], -scalars[1] * factor};
+    pass(op, size, vec);
     op.weights.put(stats);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-apply_f32(float *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding, u64 stream,
-          float *stats, int vec, i64 n) {
-    apply(w, copy, update, scalars, factor, rounding, stream, stats, vec, n);
+apply_f32(float *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding,
+          const u64 *streams, float *stats, int vec, i64 size) {
+    apply(w, copy, update, scalars, factor, rounding, streams, stats, vec, size);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-apply_bf16(bf16 *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding, u64 stream,
-           float *stats, int vec, i64 n) {
-    apply(w, copy, update, scalars, factor, rounding, stream, stats, vec, n);
+apply_bf16(bf16 *w, bf16 *copy, const elem *update, const float *scalars, float factor, int rounding,
+           const u64 *streams, float *stats, int vec, i64 size) {
+    apply(w, copy, update, scalars, factor, rounding, streams, stats, vec, size);
 }
 
 // The four sums over all blocks. One block of 1024 threads.
@@ -224,10 +283,11 @@ extern "C" __global__ void __launch_bounds__(1024) total_change(const float4 *st
     }
 }
 
+// Moments are of type `elem`.
 template <typename T> struct AdamW {
     Weights<T> weights;
     const T *g;
-    float *m, *v;
+    elem *m, *v;
     float b1, b2, eps, decay, rate, root;
 
     template <int W> __device__ __forceinline__ void at(i64 i) {
@@ -242,31 +302,34 @@ template <typename T> struct AdamW {
             second[j] = b2 * second[j] + (1.0f - b2) * gradient[j] * gradient[j];
             delta[j] = -decay * old[j] - rate * first[j] / (sqrtf(second[j]) * root + eps);
         }
-        store_many<W>(m + i, first);
-        store_many<W>(v + i, second);
+        keep_part(m, i, first, weights.stream, 1);
+        keep_part(v, i, second, weights.stream, 2);
         weights.commit(i, old, delta);
     }
 };
 
-// scalars: rate times decay, rate / (1 - b1^t), 1 / sqrt(1 - b2^t).
+// scalars: rate times decay, rate / (1 - b1^t), 1 / sqrt(1 - b2^t). Grid (parts, members).
 template <typename T>
-DEVICE void adamw(T *w, bf16 *copy, const T *g, float *m, float *v, const float *scalars, float b1, float b2,
-                  float eps, int rounding, u64 stream, float *stats, int vec, i64 n) {
-    AdamW<T> op = {{w, copy, rounding, stream, {}}, g, m, v, b1, b2, eps, scalars[0], scalars[1], scalars[2]};
-    pass(op, n, vec);
+DEVICE void adamw(T *w, bf16 *copy, const T *g, elem *m, elem *v, const float *scalars, float b1, float b2, float eps,
+                  int rounding, const u64 *streams, float *stats, int vec, i64 size) {
+    constexpr int W = sizeof(T) + sizeof(elem) == 4 ? 8 : 4;
+    i64 at = blockIdx.y * size;
+    Weights<T> weights = weights_of(w, copy, rounding, streams, size);
+    AdamW<T> op = {weights, g + at, m + at, v + at, b1, b2, eps, scalars[0], scalars[1], scalars[2]};
+    pass<W>(op, size, vec);
     op.weights.put(stats);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-adamw_f32(float *w, bf16 *copy, const float *g, float *m, float *v, const float *scalars, float b1, float b2, float eps,
-          int rounding, u64 stream, float *stats, int vec, i64 n) {
-    adamw(w, copy, g, m, v, scalars, b1, b2, eps, rounding, stream, stats, vec, n);
+adamw_f32(float *w, bf16 *copy, const float *g, elem *m, elem *v, const float *scalars, float b1, float b2, float eps,
+          int rounding, const u64 *streams, float *stats, int vec, i64 size) {
+    adamw(w, copy, g, m, v, scalars, b1, b2, eps, rounding, streams, stats, vec, size);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-adamw_bf16(bf16 *w, bf16 *copy, const bf16 *g, float *m, float *v, const float *scalars, float b1, float b2, float eps,
-           int rounding, u64 stream, float *stats, int vec, i64 n) {
-    adamw(w, copy, g, m, v, scalars, b1, b2, eps, rounding, stream, stats, vec, n);
+adamw_bf16(bf16 *w, bf16 *copy, const bf16 *g, elem *m, elem *v, const float *scalars, float b1, float b2, float eps,
+           int rounding, const u64 *streams, float *stats, int vec, i64 size) {
+    adamw(w, copy, g, m, v, scalars, b1, b2, eps, rounding, streams, stats, vec, size);
 }
 
 // ---- Norms ----

@@ -55,6 +55,7 @@ pub mod ortho;
 mod pipeline;
 mod quantile;
 mod record;
+mod rounding;
 pub mod routing;
 mod rows;
 mod settings;
@@ -65,7 +66,7 @@ pub use diagnostics::{Findings, Watch};
 pub use error::{Error, Result};
 pub use norm::{GradientSquares, gradient_norm};
 pub use optimizer::{Common, Optimizer, Rates, Report};
-pub use record::Rounding;
+pub use rounding::{Rounding, StateType};
 pub use rows::adamw::AdamWSettings;
 pub use settings::{Default, Key, Settings, Value};
 
@@ -85,7 +86,7 @@ pub struct Row {
     own: &'static [Key],
     /// Which of a model's learning rates suits it.
     pub lr: LrHint,
-    /// Bytes of state it keeps for each matrix entry.
+    /// Bytes of state it keeps for each matrix entry, in f32.
     pub state_bytes: usize,
     /// Builds its rules.
     build: Build,

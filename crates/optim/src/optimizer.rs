@@ -13,13 +13,15 @@
 use std::collections::BTreeMap;
 
 use tensor::params::{Bank, ParamSpec, Params};
-use tensor::random::Stream;
+use tensor::random::{Stream, StreamRange, Streams};
 use tensor::{DType, Tensor};
 
 use crate::diagnostics::{Findings, Source, Watch};
 use crate::error::{Error, Result};
 use crate::norm::gradient_norm;
-use crate::record::{Record, Rounding};
+use crate::ortho::bf16;
+use crate::record::Record;
+use crate::rounding::{Rounding, StateType};
 use crate::rows::adamw::{AdamW, AdamWSettings};
 use crate::settings::{Settings, Value};
 use crate::{Build, kernels, routing};
@@ -52,6 +54,8 @@ pub struct Step<'a> {
     pub number: u64,
     /// The rule's scalars of this step, f32 `[SCALARS]` on the device.
     pub scalars: &'a Tensor,
+    /// The members' streams of this step, where anything is rounded at random.
+    pub streams: Option<StreamRange<'a>>,
     /// What every rule needs.
     pub common: &'a Common,
     /// How much is measured.
@@ -69,6 +73,8 @@ pub struct Common {
     pub clip: f32,
     /// Rounding of bf16 weights of record.
     pub rounding: Rounding,
+    /// What momenta and moments of entries are kept in; what there is one of for a whole row is f32 always.
+    pub state: StateType,
 }
 
 /// Learning rates of one step.
@@ -96,8 +102,8 @@ pub struct Optimizer {
     steps: u64,
     /// Those of each bank, then the factor of the gradients: `[banks + 1, SCALARS]`.
     scalars: Tensor,
-    /// Whether weights are rounded at random, by streams that go by the number of the step.
-    random: bool,
+    /// One for each member of each bank, where weights or state are rounded at random.
+    streams: Option<Streams>,
     /// What its diagnostics tell of.
     sources: Vec<Source>,
 }
@@ -126,16 +132,16 @@ impl Optimizer {
         let mut rules = Vec::new();
         for bank in params.banks() {
             let (rule, matrices): (Box<dyn Rule>, bool) = match row.build {
-                Build::AdamW => (Box::new(AdamW::new(&common.adamw, bank)?), false),
+                Build::AdamW => (Box::new(AdamW::new(common, bank)?), false),
                 Build::Matrices(build) => {
                     let plan = build(&settings)?;
                     let spec = &params.specs()[bank.members[0]];
                     if plan.route.takes(bank.role, &bank.shape) {
                         sources.extend(plan.noise.as_ref().map(|_| Source::Noise));
                         sources.extend(plan.ortho.finds_ranks().then_some(Source::Ranks));
-                        (Box::new(plan.rule(bank, spec)?), true)
+                        (Box::new(plan.rule(bank, spec, common.state)?), true)
                     } else {
-                        (Box::new(AdamW::new(&common.adamw, bank)?), false)
+                        (Box::new(AdamW::new(common, bank)?), false)
                     }
                 }
             };
@@ -145,9 +151,11 @@ impl Optimizer {
             rules.push(Claim { rule, matrices, own_rate, keys });
         }
         let scalars = params.device().zeros(&[rules.len() + 1, SCALARS], DType::F32)?;
-        let random = common.rounding == Rounding::Stochastic
+        let rounds = common.rounding == Rounding::Stochastic
             && params.banks().iter().any(|bank| bank.record == DType::BF16);
-        Ok(Optimizer { rules, common: *common, steps: 0, scalars, random, sources })
+        let random = rounds || common.state == StateType::Bf16;
+        let streams = random.then(|| Streams::new(params.device(), params.specs().len())).transpose()?;
+        Ok(Optimizer { rules, common: *common, steps: 0, scalars, streams, sources })
     }
 
     /// Steps done so far.
@@ -176,8 +184,8 @@ impl Optimizer {
         gradient_norm(params)
     }
 
-    /// Sends to the device what the coming step has of its own: its number, the rates, and by what gradients of this
-    /// norm are clipped.
+    /// Sends to the device what the coming step has of its own: what follows from its number, the rates, random streams,
+    /// and by what gradients of this norm are clipped.
     pub fn prepare(&mut self, rates: Rates, norm: f64) -> Result<()> {
         let mut scalars = Vec::with_capacity(self.scalars.numel());
         for Claim { rule, own_rate, .. } in &self.rules {
@@ -187,13 +195,19 @@ impl Optimizer {
         let clip = f64::from(self.common.clip);
         let factor = if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 };
         scalars.extend([factor; SCALARS]);
+        if let Some(streams) = &mut self.streams {
+            // Apart from the streams of the noise, which go by (seed, step, key).
+            let seed = self.common.seed.rotate_left(17) ^ (self.steps + 1);
+            let keys = self.rules.iter().flat_map(|claim| &claim.keys);
+            streams.set(keys.map(|&key| Stream::new(seed, !key)).collect())?;
+        }
         Ok(self.scalars.copy_from_slice(&scalars)?)
     }
 
     /// Whether [`Optimizer::update`] is the same launches in every step: those of one can be captured, and launched
     /// again after another [`Optimizer::prepare`].
     pub fn fixed(&self, watch: Watch) -> bool {
-        watch != Watch::Full && !self.random && self.rules.iter().all(|claim| claim.rule.fixed())
+        watch != Watch::Full && self.rules.iter().all(|claim| claim.rule.fixed())
     }
 
     /// Moves weights and state by the gradients in the banks, as [`Optimizer::prepare`] told.
@@ -203,11 +217,14 @@ impl Optimizer {
             params.banks().iter().try_for_each(|bank| kernels::scale(&bank.grad, &factor))?;
         }
         let mut findings = Findings::new(watch, params)?;
+        let mut first = 0;
         for (at, (claim, bank)) in self.rules.iter_mut().zip(params.banks()).enumerate() {
             findings.begin(claim.matrices);
             let scalars = &self.scalars.slot(at);
             let (keys, number) = (&claim.keys, self.steps + 1);
-            let step = Step { bank, keys, number, scalars, common: &self.common, watch };
+            let streams = self.streams.as_ref().map(|streams| streams.range(first, keys.len()));
+            first += keys.len();
+            let step = Step { bank, keys, number, scalars, streams, common: &self.common, watch };
             claim.rule.step(&step, &mut findings)?;
         }
         Ok(findings)
@@ -222,13 +239,20 @@ impl Optimizer {
     }
 
     /// The state of every weight, `<weight>.<name>` with its shape; with [`Optimizer::steps`] it is all that a later
-    /// [`Optimizer::restore`] needs.
+    /// [`Optimizer::restore`] needs. State in bf16 is so on a GPU, and in f32 of the same values on the CPU.
     pub fn state(&self, params: &Params) -> Vec<(String, Tensor)> {
+        self.parts(params).into_iter().map(|(name, tensor, _)| (name, tensor)).collect()
+    }
+
+    /// The same, with what each is kept in.
+    fn parts(&self, params: &Params) -> Vec<(String, Tensor, StateType)> {
         let mut all = Vec::new();
         for (claim, bank) in self.rules.iter().zip(params.banks()) {
             for (name, tensor) in claim.rule.state() {
+                let of_entries = tensor.shape() == bank.weight.shape();
+                let kept = if of_entries { self.common.state } else { StateType::F32 };
                 for (slot, &i) in bank.members.iter().enumerate() {
-                    all.push((format!("{}.{name}", params.specs()[i].name), tensor.slot(slot)));
+                    all.push((format!("{}.{name}", params.specs()[i].name), tensor.slot(slot), kept));
                 }
             }
         }
@@ -236,7 +260,7 @@ impl Optimizer {
     }
 
     /// Continues from a state: `read` gives the values of each name of [`Optimizer::state`], or none where it has no
-    /// such name.
+    /// such name. Values that are more than this optimizer keeps are refused, not rounded.
     pub fn restore(
         &mut self,
         params: &Params,
@@ -244,11 +268,16 @@ impl Optimizer {
         read: impl Fn(&str) -> Option<Vec<f32>>,
     ) -> Result<()> {
         let mut found = Vec::new();
-        for (name, tensor) in self.state(params) {
+        for (name, tensor, kept) in self.parts(params) {
             let values = read(&name).ok_or_else(|| Error::State(format!("`{name}` is missing")))?;
             if values.len() != tensor.numel() {
                 let sizes = format!("{} values, expected {}", values.len(), tensor.numel());
                 return Err(Error::State(format!("`{name}` has {sizes}")));
+            }
+            if kept == StateType::Bf16 && values.iter().any(|&x| bf16(x).to_bits() != x.to_bits()) {
+                let reason =
+                    "holds values that bf16 does not: it was written with state in f32, continue with that";
+                return Err(Error::State(format!("`{name}` {reason}")));
             }
             found.push((tensor, values));
         }
@@ -263,13 +292,9 @@ impl Optimizer {
 impl Step<'_> {
     /// Where the step writes.
     pub(crate) fn record(&self, findings: &Findings) -> Record<'_> {
-        let streams = (self.common.rounding == Rounding::Stochastic).then(|| {
-            // Apart from the streams of the noise, which go by (seed, step, key).
-            let seed = self.common.seed.rotate_left(17) ^ self.number;
-            self.keys.iter().map(|&key| Stream::new(seed, !key)).collect()
-        });
         let (bank, scalars, watch) = (self.bank, self.scalars, self.watch != Watch::Off);
-        Record { bank, streams, scalars, watch, rows: findings.rows() }
+        let Common { rounding, state, .. } = *self.common;
+        Record { bank, rounding, state, streams: self.streams, scalars, watch, rows: findings.rows() }
     }
 }
 
@@ -287,7 +312,7 @@ mod tests {
 
     use super::*;
 
-    fn params() -> Params {
+    fn params(precision: Precision) -> Params {
         let spec = |name: &str, shape: &[usize], role| ParamSpec {
             name: name.into(),
             shape: shape.to_vec(),
@@ -301,7 +326,7 @@ mod tests {
             spec("tall", &[9, 5], Role::Matrix),
             spec("vector", &[7], Role::Vector),
         ];
-        let params = Params::new(&Device::Cpu, Precision::F32, specs).unwrap();
+        let params = Params::new(&Device::Cpu, precision, specs).unwrap();
         for (i, spec) in params.specs().iter().enumerate() {
             let mut values = vec![0.0; spec.numel()];
             Stream::new(1, i as u64).fill_normal(&mut values, 0.1);
@@ -313,47 +338,57 @@ mod tests {
     /// Two optimizers step side by side; one of them is told the number of its first step in every update, as launches
     /// are that were captured then.
     #[test]
-    fn a_fixed_step_learns_of_its_number_from_the_scalars_alone() {
+    fn a_fixed_step_learns_of_its_number_from_what_was_prepared_alone() {
         let mut fixed = 0;
+        let random = [
+            (Precision::F32, Rounding::Nearest, StateType::F32),
+            (Precision::Bf16, Rounding::Stochastic, StateType::Bf16),
+        ];
         for (row, ortho) in crate::ALL.iter().flat_map(|row| [(row, ""), (row, "newton-schulz")]) {
             let mut keys = BTreeMap::new();
             if !ortho.is_empty() && row.keys().iter().any(|key| key.name == "ortho") {
                 keys.insert("ortho".to_owned(), Value::Word(ortho.to_owned()));
             }
-            let common = Common { clip: 0.5, ..Common::default() };
-            let [(plain, mut first), (captured, mut second)] = [(); 2].map(|()| {
-                let params = params();
-                let optimizer = Optimizer::new(row.name, &keys, &common, &params).unwrap();
-                (params, optimizer)
-            });
-            let mut same = true;
-            for t in 1..=4u64 {
-                let rates = Rates { matrices: 0.1 / t as f32, rest: 0.01 * t as f32 };
-                for params in [&plain, &captured] {
-                    for i in 0..params.specs().len() {
-                        let mut values = vec![0.0; params.specs()[i].numel()];
-                        Stream::new(1 + t, i as u64).fill_normal(&mut values, 0.1 * t as f32);
-                        params.get(i).grad.copy_from_slice(&values).unwrap();
-                    }
+            for (precision, rounding, state) in random {
+                let common = Common { clip: 0.5, rounding, state, ..Common::default() };
+                let [first, second] = [(); 2].map(|()| {
+                    let params = params(precision);
+                    let optimizer = Optimizer::new(row.name, &keys, &common, &params).unwrap();
+                    (params, optimizer)
+                });
+                assert!(!first.1.fixed(Watch::Full));
+                if first.1.fixed(Watch::Cheap) {
+                    fixed += 1;
+                    assert!(same(first, second), "{} {ortho} {state:?}", row.name);
                 }
-                let report = first.step(&plain, rates, Watch::Cheap).unwrap();
-                let norm = second.guard(&captured).unwrap();
-                second.prepare(rates, norm).unwrap();
-                second.steps = 0;
-                let findings = second.update(&captured, Watch::Cheap).unwrap();
-                second.steps = t - 1;
-                same &= second.finish(&findings, norm).unwrap() == report;
-                let weights = |params: &Params| -> Vec<u32> {
-                    (0..3).flat_map(|i| params.weight(i).unwrap()).map(f32::to_bits).collect()
-                };
-                same &= weights(&plain) == weights(&captured);
             }
-            if first.fixed(Watch::Cheap) {
-                fixed += 1;
-                assert!(same, "{} {ortho}", row.name);
-            }
-            assert!(!first.fixed(Watch::Full));
         }
-        assert!(fixed >= 12, "only {fixed} are fixed");
+        assert!(fixed >= 24, "only {fixed} are fixed");
+    }
+
+    fn same((plain, mut first): (Params, Optimizer), (captured, mut second): (Params, Optimizer)) -> bool {
+        let mut same = true;
+        for t in 1..=4u64 {
+            let rates = Rates { matrices: 0.1 / t as f32, rest: 0.01 * t as f32 };
+            for params in [&plain, &captured] {
+                for i in 0..params.specs().len() {
+                    let mut values = vec![0.0; params.specs()[i].numel()];
+                    Stream::new(1 + t, i as u64).fill_normal(&mut values, 0.1 * t as f32);
+                    params.get(i).grad.copy_from_slice(&values).unwrap();
+                }
+            }
+            let report = first.step(&plain, rates, Watch::Cheap).unwrap();
+            let norm = second.guard(&captured).unwrap();
+            second.prepare(rates, norm).unwrap();
+            second.steps = 0;
+            let findings = second.update(&captured, Watch::Cheap).unwrap();
+            second.steps = t - 1;
+            same &= second.finish(&findings, norm).unwrap() == report;
+            let weights = |params: &Params| -> Vec<u32> {
+                (0..3).flat_map(|i| params.weight(i).unwrap()).map(f32::to_bits).collect()
+            };
+            same &= weights(&plain) == weights(&captured);
+        }
+        same
     }
 }

@@ -4,25 +4,16 @@
 use rayon::prelude::*;
 use tensor::cuda::Arg;
 use tensor::params::Bank;
-use tensor::random::Stream;
+use tensor::random::{Stream, StreamRange};
 use tensor::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::kernels::{self, BLOCK, SOURCE, THREADS};
 use crate::ortho::bf16;
+use crate::rounding::{Part, Rounding, StateType, round_state, stochastic};
 
 /// Most blocks of a pass that leaves sums: the more, the closer to the speed of one that leaves none.
 const WATCHED: u32 = 16_896;
-
-/// How bf16 weights of record are rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rounding {
-    /// To the nearest value, ties to even: steps below half the spacing of the weights are lost.
-    #[default]
-    Nearest,
-    /// To one of the two neighbours, with the probability that keeps the mean.
-    Stochastic,
-}
 
 /// What a step did to the weights of a bank or of several.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -49,7 +40,7 @@ impl std::ops::AddAssign for Change {
     }
 }
 
-/// What became of a part of a bank, or that it stands in the next row of the sums on the device.
+/// What became of a bank or a member of it, or that it stands in the next row of the sums on the device.
 pub(crate) enum Pending {
     Done(Change),
     Row {
@@ -69,8 +60,12 @@ impl Change {
 /// Where a step writes, and how it rounds.
 pub(crate) struct Record<'a> {
     pub bank: &'a Bank,
-    /// Streams of the members, for stochastic rounding.
-    pub streams: Option<Vec<Stream>>,
+    /// Of bf16 weights of record.
+    pub rounding: Rounding,
+    /// What the state is kept in.
+    pub state: StateType,
+    /// Streams of the members, where anything is rounded at random.
+    pub streams: Option<StreamRange<'a>>,
     /// What changes from step to step, as the rule of the bank has it: f32 `[SCALARS]`.
     pub scalars: &'a Tensor,
     /// Whether to take down what became of the step.
@@ -90,146 +85,153 @@ pub(crate) struct AdamWConstants {
 impl Record<'_> {
     /// `w <- w - decay w - rate factor update`, with the scalars decay and rate.
     pub fn apply(&self, update: &Tensor, factor: f32) -> Result<Vec<Pending>> {
-        self.each(|part, rounding| {
-            let update = part.of(update);
-            match part.weight.device() {
-                Device::Cpu => {
-                    let (decay, factor) = {
-                        let scalars = self.scalars.read();
-                        (scalars[0], -scalars[1] * factor)
-                    };
-                    let update = update.read();
-                    let mut weight = part.weight.write();
-                    let chunks = weight.par_chunks_mut(BLOCK).zip(update.par_chunks(BLOCK)).enumerate();
-                    let changes = chunks.map(|(block, (w, update))| {
-                        let mut change = Change::default();
-                        for (i, (w, update)) in w.iter_mut().zip(update).enumerate() {
-                            let delta = factor * update - decay * *w;
-                            rounding.commit(w, delta, block * BLOCK + i, self.watch, &mut change);
-                        }
-                        change
-                    });
-                    Ok(total(changes.collect(), part.weight.numel()))
+        if self.bank.weight.device().is_cuda() {
+            let args = [kernels::array(update, 1), Arg::Ptr(self.scalars.ptr()), Arg::F32(factor)];
+            return self.launch("apply", update.dtype(), &[update], &args);
+        }
+        Ok(self.each(|piece| {
+            let (decay, factor) = {
+                let scalars = self.scalars.read();
+                (scalars[0], -scalars[1] * factor)
+            };
+            let (weight, update) = (piece.of(&self.bank.weight), piece.of(update));
+            let (mut weight, update) = (weight.write(), update.read());
+            let chunks = weight.par_chunks_mut(BLOCK).zip(update.par_chunks(BLOCK)).enumerate();
+            let changes = chunks.map(|(block, (w, update))| {
+                let mut change = Change::default();
+                for (i, (w, update)) in w.iter_mut().zip(update).enumerate() {
+                    let delta = factor * update - decay * *w;
+                    piece.round.commit(w, delta, block * BLOCK + i, self.watch, &mut change);
                 }
-                Device::Cuda(_) => {
-                    let args = [kernels::array(&update, 1), Arg::Ptr(self.scalars.ptr()), Arg::F32(factor)];
-                    self.launch("apply", update.dtype(), &part, &[&update], &args, &rounding)
-                }
-            }
-        })
+                change
+            });
+            total(changes.collect(), weight.len())
+        }))
     }
 
     /// One AdamW step with the moments `m` and `v`, and the scalars `rate` times decay, `rate / (1 - b1^t)` and
-    /// `1 / sqrt(1 - b2^t)`.
+    /// `1 / sqrt(1 - b2^t)`. The step is taken by the moments as they are before they are rounded.
     pub fn adamw(&self, m: &Tensor, v: &Tensor, s: AdamWConstants) -> Result<Vec<Pending>> {
-        self.each(|part, rounding| {
-            let (g, m, v) = (part.of(&self.bank.grad), part.of(m), part.of(v));
-            debug_assert_eq!(g.dtype(), part.weight.dtype(), "gradients are of the weights' type");
-            match part.weight.device() {
-                Device::Cpu => {
-                    let (decay, rate, root) = {
-                        let scalars = self.scalars.read();
-                        (scalars[0], scalars[1], scalars[2])
-                    };
-                    let g = g.read();
-                    let (mut w, mut m, mut v) = (part.weight.write(), m.write(), v.write());
-                    let chunks =
-                        w.par_chunks_mut(BLOCK).zip(m.par_chunks_mut(BLOCK)).zip(v.par_chunks_mut(BLOCK));
-                    let changes =
-                        chunks.zip(g.par_chunks(BLOCK)).enumerate().map(|(block, (((w, m), v), g))| {
-                            let mut change = Change::default();
-                            for (i, (((w, m), v), g)) in w.iter_mut().zip(m).zip(v).zip(g).enumerate() {
-                                *m = s.b1 * *m + (1.0 - s.b1) * g;
-                                *v = s.b2 * *v + (1.0 - s.b2) * g * g;
-                                let delta = -decay * *w - rate * *m / (v.sqrt() * root + s.eps);
-                                rounding.commit(w, delta, block * BLOCK + i, self.watch, &mut change);
-                            }
-                            change
-                        });
-                    Ok(total(changes.collect(), part.weight.numel()))
+        let g = &self.bank.grad;
+        debug_assert_eq!(g.dtype(), self.bank.weight.dtype(), "gradients are of the weights' type");
+        if self.bank.weight.device().is_cuda() {
+            let [g_array, m_array, v_array] =
+                [(g, 1), (m, 2), (v, 2)].map(|(t, times)| kernels::array(t, times));
+            let pointers = [g_array, m_array, v_array, Arg::Ptr(self.scalars.ptr())];
+            let args = [&pointers[..], &[s.b1, s.b2, s.eps].map(Arg::F32)].concat();
+            return self.launch("adamw", m.dtype(), &[g, m, v], &args);
+        }
+        Ok(self.each(|piece| {
+            let (decay, rate, root) = {
+                let scalars = self.scalars.read();
+                (scalars[0], scalars[1], scalars[2])
+            };
+            let [w, g, m, v] = [&self.bank.weight, g, m, v].map(|whole| piece.of(whole));
+            let (mut w, g, mut m, mut v) = (w.write(), g.read(), m.write(), v.write());
+            let chunks = w.par_chunks_mut(BLOCK).zip(m.par_chunks_mut(BLOCK)).zip(v.par_chunks_mut(BLOCK));
+            let changes = chunks.zip(g.par_chunks(BLOCK)).enumerate().map(|(block, (((w, m), v), g))| {
+                let mut change = Change::default();
+                for (i, (((w, m), v), g)) in w.iter_mut().zip(&mut *m).zip(&mut *v).zip(g).enumerate() {
+                    *m = s.b1 * *m + (1.0 - s.b1) * g;
+                    *v = s.b2 * *v + (1.0 - s.b2) * g * g;
+                    let delta = -decay * *w - rate * *m / (v.sqrt() * root + s.eps);
+                    piece.round.commit(w, delta, block * BLOCK + i, self.watch, &mut change);
                 }
-                Device::Cuda(_) => {
-                    let [g_array, m_array, v_array] =
-                        [(&g, 1), (&m, 2), (&v, 2)].map(|(t, times)| kernels::array(t, times));
-                    let pointers = [g_array, m_array, v_array, Arg::Ptr(self.scalars.ptr())];
-                    let args = [&pointers[..], &[s.b1, s.b2, s.eps].map(Arg::F32)].concat();
-                    self.launch("adamw", DType::F32, &part, &[&g, &m, &v], &args, &rounding)
+                if let Some(stream) = piece.state {
+                    round_state(m, stream, Part::First, block * BLOCK);
+                    round_state(v, stream, Part::Second, block * BLOCK);
                 }
-            }
-        })
+                change
+            });
+            total(changes.collect(), w.len())
+        }))
     }
 
-    /// Runs a step on the whole bank, or member by member where each has its own stream.
-    fn each(&self, step: impl Fn(Part, Round) -> Result<Pending>) -> Result<Vec<Pending>> {
-        let Bank { weight, compute, record, .. } = self.bank;
-        let done = match (record, &self.streams) {
-            (DType::BF16, Some(streams)) => streams
-                .iter()
-                .enumerate()
-                .map(|(i, &stream)| {
-                    let part = Part { weight: weight.slot(i), compute: compute.slot(i), member: Some(i) };
-                    step(part, Round::Stochastic(stream))
-                })
-                .collect::<Result<_>>()?,
-            (record, _) => {
-                let round = if *record == DType::BF16 { Round::Nearest } else { Round::Keep };
-                vec![step(Part { weight: weight.clone(), compute: compute.clone(), member: None }, round)?]
-            }
+    /// How weights are rounded, short of a stream.
+    fn rounding(&self) -> Option<Rounding> {
+        (self.bank.record == DType::BF16).then_some(self.rounding)
+    }
+
+    /// The members' streams, if this step draws from them.
+    fn drawn_from(&self) -> Option<StreamRange<'_>> {
+        let draws = self.state == StateType::Bf16 || self.rounding() == Some(Rounding::Stochastic);
+        self.streams.filter(|_| draws)
+    }
+
+    /// Runs a step of the CPU on the whole bank, or member by member where each has its own stream.
+    fn each(&self, step: impl Fn(Piece) -> Change) -> Vec<Pending> {
+        let piece = |member: Option<(usize, Stream)>| {
+            let stream = member.map(|(_, stream)| stream);
+            let round = match (self.rounding(), stream) {
+                (None, _) => Round::Keep,
+                (Some(Rounding::Stochastic), Some(stream)) => Round::Stochastic(stream),
+                (Some(_), _) => Round::Nearest,
+            };
+            let state = stream.filter(|_| self.state == StateType::Bf16);
+            Piece { member: member.map(|(i, _)| i), round, state }
         };
-        Ok(if self.watch { done } else { Vec::new() })
+        let changes: Vec<Change> = match self.drawn_from() {
+            Some(range) => {
+                range.streams.iter().enumerate().map(|(i, &stream)| step(piece(Some((i, stream))))).collect()
+            }
+            None => vec![step(piece(None))],
+        };
+        if self.watch { changes.into_iter().map(Pending::Done).collect() } else { Vec::new() }
     }
 
-    fn launch(
-        &self,
-        kernel: &str,
-        element: DType,
-        part: &Part,
-        arrays: &[&Tensor],
-        args: &[Arg],
-        round: &Round,
-    ) -> Result<Pending> {
-        let Part { weight, compute, .. } = part;
+    /// Launches a step of a GPU: `arrays` are those that it goes over beside the weights.
+    fn launch(&self, kernel: &str, element: DType, arrays: &[&Tensor], args: &[Arg]) -> Result<Vec<Pending>> {
+        let Bank { weight, compute, .. } = self.bank;
         let Device::Cuda(gpu) = weight.device() else { panic!("{weight:?} is on no GPU") };
-        let n = weight.numel();
-        let blocks = kernels::blocks(n, if self.watch { WATCHED } else { kernels::MANY });
-        let watched = self.rows.as_ref().map(|rows| rows.slot(part.member.unwrap_or(0)));
+        let streams = self.drawn_from();
+        // Members have their streams; where none is drawn from, the whole bank is one.
+        let members = streams.map_or(1, |range| range.streams.len());
+        let size = weight.numel() / members;
+        let arrays = [arrays, &[weight, compute]].concat();
+        let width = if kernel == "adamw" { kernels::width(&arrays) } else { 4 };
+        let most = if self.watch { (WATCHED / members as u32).max(1) } else { kernels::MANY };
+        let blocks = kernels::blocks(size, width, most);
+        let watched = self.rows.as_ref().map(|rows| rows.slot(0));
         let stats = match &watched {
-            Some(_) => Some(weight.device().empty(&[blocks as usize, 4], DType::F32)?),
+            Some(_) => Some(weight.device().empty(&[blocks as usize * members, 4], DType::F32)?),
             None => None,
         };
         let copy = if compute.dtype() == weight.dtype() { Arg::Ptr(0) } else { kernels::array(compute, 1) };
-        let (code, stream) = match round {
-            Round::Keep => (0, 0),
-            Round::Nearest => (1, 0),
-            Round::Stochastic(stream) => (2, stream.state()),
+        let rounding = match self.rounding() {
+            None => 0,
+            Some(Rounding::Nearest) => 1,
+            Some(Rounding::Stochastic) => 2,
         };
-        let kernel = format!("{kernel}_{}", if weight.dtype() == DType::BF16 { "bf16" } else { "f32" });
         let head = [kernels::array(weight, 2), copy];
         let tail = [
-            Arg::I32(code),
-            Arg::U64(stream),
+            Arg::I32(rounding),
+            Arg::Ptr(streams.and_then(|range| range.ptr).unwrap_or(0)),
             Arg::Ptr(stats.as_ref().map_or(0, Tensor::ptr)),
-            kernels::vec(&[arrays, &[weight, compute]].concat()),
-            Arg::I64(n as i64),
+            kernels::vec(&arrays, width, members),
+            Arg::I64(size as i64),
         ];
         let args = [&head[..], args, &tail[..]].concat();
-        gpu.launch(&SOURCE, element, &kernel, [blocks, 1, 1], [THREADS, 1, 1], 0, &args)?;
-        let (Some(stats), Some(row)) = (stats, watched) else { return Ok(Pending::Done(Change::default())) };
-        let args = [Arg::Ptr(stats.ptr()), Arg::Ptr(row.ptr()), Arg::I32(blocks as i32)];
+        let kernel = format!("{kernel}_{}", kernels::word(weight));
+        let grid = [blocks, members as u32, 1];
+        gpu.launch(&SOURCE, element, &kernel, grid, [THREADS, 1, 1], 0, &args)?;
+        let (Some(stats), Some(row)) = (stats, watched) else { return Ok(Vec::new()) };
+        let count = Arg::I32(stats.shape()[0] as i32);
+        let args = [Arg::Ptr(stats.ptr()), Arg::Ptr(row.ptr()), count];
         gpu.launch(&SOURCE, element, "total_change", [1, 1, 1], [4 * THREADS, 1, 1], 0, &args)?;
-        Ok(Pending::Row { count: n })
+        Ok(vec![Pending::Row { count: weight.numel() }])
     }
 }
 
-/// A bank, or one member of it.
-struct Part {
-    weight: Tensor,
-    compute: Tensor,
+/// What a step of the CPU works on: a bank, or one member of it.
+struct Piece {
     member: Option<usize>,
+    round: Round,
+    /// By which its state is rounded.
+    state: Option<Stream>,
 }
 
-impl Part {
-    /// The same part of another tensor of the bank's shape.
+impl Piece {
+    /// Its part of a tensor of the bank's shape.
     fn of(&self, whole: &Tensor) -> Tensor {
         self.member.map_or_else(|| whole.clone(), |i| whole.slot(i))
     }
@@ -248,10 +250,7 @@ impl Round {
         *w = match self {
             Round::Keep => old + delta,
             Round::Nearest => bf16(old + delta),
-            Round::Stochastic(stream) => {
-                let random = (stream.bits(i as u64) >> 48) as u32;
-                f32::from_bits((old + delta).to_bits().wrapping_add(random) & 0xffff_0000)
-            }
+            Round::Stochastic(stream) => stochastic(old + delta, (stream.bits(i as u64) >> 48) as u16),
         };
         if watch {
             let moved = *w - old;
@@ -263,8 +262,8 @@ impl Round {
     }
 }
 
-fn total(changes: Vec<Change>, count: usize) -> Pending {
+fn total(changes: Vec<Change>, count: usize) -> Change {
     let mut total = Change::default();
     changes.into_iter().for_each(|change| total += change);
-    Pending::Done(Change { count: count as f64, ..total })
+    Change { count: count as f64, ..total }
 }

@@ -5,6 +5,7 @@ use std::f64::consts::TAU;
 
 use rayon::prelude::*;
 
+use crate::cuda::DeviceBuf;
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// A stream of random numbers.
@@ -54,6 +55,53 @@ impl Stream {
     /// What a kernel needs to draw from the same stream.
     pub fn state(self) -> u64 {
         self.0
+    }
+}
+
+/// Streams that change from step to step: on a GPU they are in its memory, so that a captured step draws from those that
+/// were set last.
+pub struct Streams {
+    streams: Vec<Stream>,
+    memory: Option<DeviceBuf>,
+}
+
+/// Some streams in a row of [`Streams`].
+#[derive(Clone, Copy)]
+pub struct StreamRange<'a> {
+    /// The streams.
+    pub streams: &'a [Stream],
+    /// On a GPU, device address of their states, one u64 each.
+    pub ptr: Option<u64>,
+}
+
+impl Streams {
+    /// So many streams, whichever they are until [`Streams::set`].
+    pub fn new(device: &Device, count: usize) -> Result<Self> {
+        let memory = match device {
+            Device::Cpu => None,
+            Device::Cuda(gpu) => Some(gpu.alloc((8 * count).max(8))?),
+        };
+        Ok(Streams { streams: vec![Stream(0); count], memory })
+    }
+
+    /// Sets all of them.
+    ///
+    /// # Panics
+    /// If their number is another one.
+    pub fn set(&mut self, streams: Vec<Stream>) -> Result<()> {
+        assert_eq!(streams.len(), self.streams.len(), "as many streams as there is room for");
+        self.streams = streams;
+        if let Some(memory) = &self.memory {
+            let states: Vec<u8> = self.streams.iter().flat_map(|stream| stream.0.to_le_bytes()).collect();
+            memory.gpu().upload(memory.ptr(), &states)?;
+        }
+        Ok(())
+    }
+
+    /// `count` of them from `start`.
+    pub fn range(&self, start: usize, count: usize) -> StreamRange<'_> {
+        let ptr = self.memory.as_ref().map(|memory| memory.ptr() + 8 * start as u64);
+        StreamRange { streams: &self.streams[start..start + count], ptr }
     }
 }
 

@@ -3,7 +3,7 @@
 //! | file | content |
 //! |---|---|
 //! | `model.safetensors`, `config.json` | the weights of record in f32, in the Hugging Face layout |
-//! | `optimizer.safetensors` | the optimizer's state by the names of weights, f32 |
+//! | `optimizer.safetensors` | the optimizer's state by the names of weights, f32, or bf16 where a GPU keeps it so |
 //! | `state.json` | [`State`] |
 //! | `recipe.toml` | the frozen recipe |
 //!

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | weights | `4 N`, and in mixed precision `2` more for each weight that matrix products read; in bf16 on a GPU those take `2` alone |
 //! | gradients | `4 N`; in bf16 on a GPU `2` alone for each weight that matrix products read |
-//! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of `AdamW`) for the others |
+//! | optimizer | what the optimizer's row says for each weight of `M`, `8` (the two moments of `AdamW`) for the others; on a GPU half of that where `optimizer.state` is bf16 |
 //! | activations | `R` times what each operation keeps for the backward pass, see below |
 //! | checkpoint copy | `4 N` (`2` for weights of record in bf16 on a GPU) and the optimizer's state, where they are copied to be saved |
 //! | workspace | the largest of: a layer's gradients in the backward pass; logits; the orthogonaliser's banks |
@@ -41,9 +41,10 @@
 //!
 //! let config = models::presets::find("granite-nano")?.config();
 //! let (optimizer, precision) = (optim::find("adamw")?, Precision::F32);
+//! let state = optim::StateType::F32;
 //! let (batch_size, seq_len) = (4, 256);
 //! let step =
-//!     Step { optimizer, precision, all_2d: false, cuda: false, recompute: false, batch_size, seq_len };
+//!     Step { optimizer, state, precision, all_2d: false, cuda: false, recompute: false, batch_size, seq_len };
 //! let expected = estimate(&config, &step);
 //!
 //! let model = models::Model::new(config, &Device::Cpu, precision, 256)?;
@@ -105,6 +106,8 @@ impl Estimate {
 pub struct Step<'a> {
     /// The optimizer.
     pub optimizer: &'a optim::Row,
+    /// In what it keeps momenta and moments.
+    pub state: optim::StateType,
     /// What it computes in.
     pub precision: Precision,
     /// Whether the matrix rule takes the embedding and the head too.
@@ -137,7 +140,9 @@ pub fn estimate(config: &Config, step: &Step) -> Estimate {
     };
     let in_products = |role| matches!(role, Role::Embedding | Role::Head | Role::Matrix);
     let matrix = |role| if step.all_2d { in_products(role) } else { role == Role::Matrix };
-    let state = |role| if matrix(role) { step.optimizer.state_bytes as u64 } else { ADAMW_STATE };
+    // The CPU keeps bf16 state rounded but in f32.
+    let halves = if step.cuda && step.state == optim::StateType::Bf16 { 2 } else { 1 };
+    let state = |role| if matrix(role) { step.optimizer.state_bytes as u64 } else { ADAMW_STATE } / halves;
 
     // Rows may be any number that a recipe holds: what they multiply ends at the largest number.
     let rows = (step.batch_size as u64).saturating_mul(step.seq_len as u64);
@@ -285,6 +290,7 @@ mod tests {
         let precision = Precision::F32;
         Step {
             optimizer,
+            state: optim::StateType::F32,
             precision,
             all_2d: false,
             cuda: false,
@@ -329,6 +335,19 @@ mod tests {
         let embedding = 100_352 * 768;
         let matrices = (8 * n - muon.optimizer) / 4;
         assert!(matrices > n - embedding - n / 100 && matrices < n - embedding, "{matrices} of {n}");
+    }
+
+    #[test]
+    fn state_in_bf16_takes_half_on_a_gpu() {
+        for optimizer in ["adamw", "muon"] {
+            for (cuda, halves) in [(true, 2), (false, 1)] {
+                let f32 = Step { cuda, ..step(optimizer) };
+                let bf16 = Step { state: optim::StateType::Bf16, ..f32 };
+                let [f32, bf16] = [f32, bf16].map(|step| of("granite-4.0-h-350m", step).1);
+                assert_eq!(f32.optimizer, halves * bf16.optimizer);
+                assert_eq!(f32.copy - bf16.copy, f32.optimizer - bf16.optimizer);
+            }
+        }
     }
 
     #[test]

@@ -64,10 +64,13 @@ type Done = Result<(Saved, Option<Staged>)>;
 /// Copies of the weights of record, in the order of [`models::parameters`], then of the optimizer's state.
 struct Snapshot {
     config: Config,
-    /// Names and shapes of the state.
-    state: Vec<(String, Vec<usize>)>,
+    /// The state, short of its values.
+    state: Vec<Header>,
     values: Values,
 }
+
+/// Name, shape and element type of a tensor.
+type Header = (String, Vec<usize>, DType);
 
 enum Values {
     Host(Vec<Vec<f32>>),
@@ -160,8 +163,11 @@ impl Snapshot {
             Some(Mark { state, recipe, val_loss }) => {
                 let draft = checkpoints.draft(state.step)?;
                 save(draft.dir(), &config, DType::F32, |i| Ok(self.values.get(i, true)?))?;
-                let names: Vec<_> =
-                    self.state.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
+                let names: Vec<_> = self
+                    .state
+                    .iter()
+                    .map(|(name, shape, dtype)| (name.as_str(), shape.as_slice(), *dtype))
+                    .collect();
                 let weights = parameters(&config).len();
                 let values = &mut self.values;
                 save_tensors(&draft.dir().join(OPTIMIZER), &names, |i| Ok(values.get(weights + i, true)?))?;
@@ -195,12 +201,12 @@ impl Values {
     }
 }
 
-/// The weights of record and, where it is wanted, the state: its names and shapes, and all tensors.
-fn tensors(trainer: &Trainer, state: bool) -> (Vec<(String, Vec<usize>)>, Vec<Tensor>) {
+/// The weights of record and, where it is wanted, the state: its headers, and all tensors.
+fn tensors(trainer: &Trainer, state: bool) -> (Vec<Header>, Vec<Tensor>) {
     let params = trainer.model().params();
     let state = if state { trainer.optimizer().state(params) } else { Vec::new() };
-    let (names, held): (Vec<_>, Vec<_>) =
-        state.into_iter().map(|(name, tensor)| ((name, tensor.shape().to_vec()), tensor)).unzip();
+    let header = |(name, tensor): (String, Tensor)| ((name, tensor.shape().to_vec(), tensor.dtype()), tensor);
+    let (headers, held): (Vec<_>, Vec<_>) = state.into_iter().map(header).unzip();
     let weights = (0..params.specs().len()).map(|i| params.record(i));
-    (names, weights.chain(held).collect())
+    (headers, weights.chain(held).collect())
 }

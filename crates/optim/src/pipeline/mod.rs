@@ -22,6 +22,7 @@ pub(crate) use shape_scale::Scale;
 use crate::error::Result;
 use crate::kernels::Gate;
 use crate::ortho::Ortho;
+use crate::rounding::StateType;
 use crate::routing::{Route, Split};
 use crate::settings::Settings;
 use crate::tiles::Lattice;
@@ -126,7 +127,7 @@ impl Plan {
     }
 
     /// The rule of one bank, whose members are declared as `spec` is.
-    pub fn rule(self, bank: &Bank, spec: &ParamSpec) -> Result<MatrixRule> {
+    pub fn rule(self, bank: &Bank, spec: &ParamSpec, state: StateType) -> Result<MatrixRule> {
         let device = bank.weight.device();
         let moments = match self.neurons {
             Some(_) => Some(device.zeros(&[bank.members.len(), bank.shape[bank.out_axis]], DType::F32)?),
@@ -135,7 +136,7 @@ impl Plan {
         Ok(MatrixRule {
             units: self.split.units(spec)?,
             ortho: self.ortho.build()?,
-            buffer: device.zeros(bank.grad.shape(), DType::F32)?,
+            buffer: device.zeros(bank.grad.shape(), state.stored(device))?,
             moments,
             plan: self,
         })
@@ -147,6 +148,7 @@ pub(crate) struct MatrixRule {
     plan: Plan,
     units: Vec<Lattice>,
     ortho: Ortho,
+    /// f32, or bf16 where state is kept so on a GPU.
     buffer: Tensor,
     /// Mean squares of the neurons, `[L, out]`.
     moments: Option<Tensor>,

@@ -5,12 +5,13 @@ use tensor::{DType, Device, Tensor};
 
 use super::MatrixRule;
 use super::noise::{Drawn, Place};
-use crate::diagnostics::{Findings, Watch};
+use crate::diagnostics::{Findings, Watch, in_f32};
 use crate::error::Result;
 use crate::kernels::{self, Compose};
 use crate::optimizer::{Rule, SCALARS, Step};
 use crate::ortho::{Method, Ortho, Start};
 use crate::quantile;
+use crate::rounding::{self, Part, StateType};
 use crate::tiles::Lattice;
 
 /// Convergent cubic step of `OrthoNoise`, `X <- 1.5 X - 0.5 X X^T X`.
@@ -42,10 +43,17 @@ impl Rule for MatrixRule {
                 let factor = self.shape_factor(shape[0], shape[1], *out_axis);
                 Update { tensor: update, factor }
             }
-            None => self.by_stages(step, findings)?,
+            None => {
+                let buffer = in_f32(&self.buffer)?;
+                let update = self.by_stages(&buffer, step, findings)?;
+                if let (StateType::Bf16, Some(streams)) = (step.common.state, step.streams) {
+                    rounding::keep(&buffer, &self.buffer, streams, Part::First)?;
+                }
+                update
+            }
         };
         if step.watch == Watch::Full {
-            findings.look(&self.buffer, weight)?;
+            findings.look(&in_f32(&self.buffer)?, weight)?;
         }
         if let (Some(neurons), Some(moments)) = (&self.plan.neurons, &self.moments) {
             let target = 0.2 * ((shape[0] * shape[1]) as f64).sqrt() as f32;
@@ -91,19 +99,20 @@ impl MatrixRule {
         let nesterov = plan.nesterov.then_some((plan.momentum, plan.gradient_weight));
         let how = Compose { nesterov, gate: plan.gate, self_gate: plan.self_gate };
         let weights = (plan.momentum, plan.gradient_weight);
-        let (x, sums) = kernels::momentum_taken(gpu, &self.buffer, &step.bank.grad, weights, how, dtype)?;
+        let (buffer, grad) = ((&self.buffer, step.streams), &step.bank.grad);
+        let (x, sums) = kernels::momentum_taken(gpu, buffer, grad, weights, how, dtype)?;
         Ok(Some(Start::new(gpu, x, &sums)?))
     }
 
-    /// The same update stage by stage, with all that a plan may have.
-    fn by_stages(&self, step: &Step, findings: &mut Findings) -> Result<Update> {
+    /// The same update stage by stage, with all that a plan may have, on the momentum in f32.
+    fn by_stages(&self, buffer: &Tensor, step: &Step, findings: &mut Findings) -> Result<Update> {
         let (plan, grad) = (&self.plan, &step.bank.grad);
-        kernels::momentum(&self.buffer, grad, plan.momentum, plan.gradient_weight, plan.gate)?;
+        kernels::momentum(buffer, grad, plan.momentum, plan.gradient_weight, plan.gate)?;
         if let Some(scale) = &plan.momentum_scale {
             let thresholds = quantile::of_magnitudes(grad, scale.quantile)?;
-            kernels::scale_above(&self.buffer, grad, &thresholds, scale.factor)?;
+            kernels::scale_above(buffer, grad, &thresholds, scale.factor)?;
         }
-        self.update(step, findings)
+        self.update(buffer, step, findings)
     }
 
     fn shape_factor(&self, m: usize, n: usize, out_axis: usize) -> f32 {
@@ -111,41 +120,42 @@ impl MatrixRule {
     }
 
     /// From the momentum to the orthogonalised update of the whole bank.
-    fn update(&self, step: &Step, findings: &mut Findings) -> Result<Update> {
+    fn update(&self, buffer: &Tensor, step: &Step, findings: &mut Findings) -> Result<Update> {
         let plan = &self.plan;
         let Bank { grad, out_axis, .. } = step.bank;
         let source = if plan.nesterov {
             let nesterov = Some((plan.momentum, plan.gradient_weight));
-            kernels::compose(&self.buffer, grad, Compose { nesterov, gate: plan.gate, self_gate: false })?
+            kernels::compose(buffer, grad, Compose { nesterov, gate: plan.gate, self_gate: false })?
         } else {
-            self.buffer.clone()
+            buffer.clone()
         };
         if let [unit] = &self.units[..]
             && unit.is_whole()
         {
-            let x = self.projected(self.noisy(step, unit, 0, source, findings)?)?;
+            let x = self.projected(self.noisy(step, (unit, 0), buffer, source, findings)?)?;
             return self.orthogonal(step.number, &x, *out_axis, findings);
         }
         let whole = step.bank.weight.device().empty(grad.shape(), DType::F32)?;
         for (at, unit) in self.units.iter().enumerate() {
-            let x = self.projected(self.noisy(step, unit, at, unit.gather(&source)?, findings)?)?;
+            let x =
+                self.projected(self.noisy(step, (unit, at), buffer, unit.gather(&source)?, findings)?)?;
             let update = self.orthogonal(step.number, &x, *out_axis, findings)?;
             unit.scatter(&update.tensor, &whole, update.factor)?;
         }
         Ok(Update { tensor: whole, factor: 1.0 })
     }
 
-    /// The matrices `x` of one unit with their noise.
+    /// The matrices `x` of unit number `at` with their noise.
     fn noisy(
         &self,
         step: &Step,
-        unit: &Lattice,
-        at: usize,
+        (unit, at): (&Lattice, usize),
+        buffer: &Tensor,
         x: Tensor,
         findings: &mut Findings,
     ) -> Result<Tensor> {
         let Some(noise) = &self.plan.noise else { return Ok(x) };
-        let momenta = unit.gather(&self.buffer)?;
+        let momenta = unit.gather(buffer)?;
         let each = unit.count() as u64;
         let keys: Vec<u64> = step
             .keys
@@ -170,9 +180,9 @@ impl MatrixRule {
             x = sum;
             if noise.in_momentum {
                 if unit.is_whole() {
-                    kernels::axpby(&self.buffer, 1.0, &drawn, 1.0)?;
+                    kernels::axpby(buffer, 1.0, &drawn, 1.0)?;
                 } else {
-                    unit.scatter_add(&drawn, &self.buffer)?;
+                    unit.scatter_add(&drawn, buffer)?;
                 }
             }
             if noise.reorthogonalize > 0 {

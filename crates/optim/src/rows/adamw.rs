@@ -5,12 +5,12 @@
 //! w <- w - rate (decay w + (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps))
 //! ```
 
+use tensor::Tensor;
 use tensor::params::Bank;
-use tensor::{DType, Tensor};
 
 use crate::diagnostics::Findings;
 use crate::error::Result;
-use crate::optimizer::{Rule, SCALARS, Step};
+use crate::optimizer::{Common, Rule, SCALARS, Step};
 use crate::record::AdamWConstants;
 use crate::{Build, LrHint, Row};
 
@@ -50,9 +50,10 @@ pub(crate) struct AdamW {
 }
 
 impl AdamW {
-    pub(crate) fn new(settings: &AdamWSettings, bank: &Bank) -> Result<Self> {
-        let zeros = || bank.weight.device().zeros(bank.weight.shape(), DType::F32);
-        Ok(AdamW { settings: *settings, first: zeros()?, second: zeros()? })
+    pub(crate) fn new(common: &Common, bank: &Bank) -> Result<Self> {
+        let device = bank.weight.device();
+        let zeros = || device.zeros(bank.weight.shape(), common.state.stored(device));
+        Ok(AdamW { settings: common.adamw, first: zeros()?, second: zeros()? })
     }
 }
 

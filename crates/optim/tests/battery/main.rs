@@ -3,8 +3,9 @@
 
 mod reference;
 mod setup;
+mod state;
 
-use optim::{Common, Error, Rates, Rounding, Watch};
+use optim::{Common, Error, Rates, Rounding, StateType, Watch};
 use setup::{Run, VARIANTS, distance, gradients, params, shapes};
 use tensor::Precision;
 use tensor::params::{ParamSpec, Role, Segment};
@@ -145,9 +146,12 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 #[test]
 fn a_restored_optimizer_continues_bit_for_bit() {
     for (name, settings) in all() {
-        for rounding in [Rounding::Nearest, Rounding::Stochastic] {
-            let common = Common { rounding, seed: 7, ..Common::default() };
-            let precision = if rounding == Rounding::Nearest { Precision::F32 } else { Precision::Bf16 };
+        for (precision, rounding, state) in [
+            (Precision::F32, Rounding::Nearest, StateType::F32),
+            (Precision::F32, Rounding::Nearest, StateType::Bf16),
+            (Precision::Bf16, Rounding::Stochastic, StateType::Bf16),
+        ] {
+            let common = Common { rounding, state, seed: 7, ..Common::default() };
             let through = params(precision, shapes());
             let mut run = Run::new(name, settings, common, &through);
             for t in 1..=2 {

@@ -135,10 +135,19 @@ impl Run {
         weights.chain(self.0.state(params).iter().map(|(_, tensor)| tensor.to_vec().unwrap())).collect()
     }
 
+    /// The state by name.
+    pub fn state(&self, params: &Params) -> BTreeMap<String, Vec<f32>> {
+        let state = self.0.state(params);
+        state.into_iter().map(|(name, tensor)| (name, tensor.to_vec().unwrap())).collect()
+    }
+
     /// Takes over the state of another.
     pub fn restore(&mut self, params: &Params, from: &Run, of: &Params) {
-        let state: BTreeMap<String, Vec<f32>> =
-            from.0.state(of).into_iter().map(|(name, tensor)| (name, tensor.to_vec().unwrap())).collect();
-        self.0.restore(params, from.0.steps(), |name| state.get(name).cloned()).unwrap();
+        self.try_restore(params, from, of).unwrap();
+    }
+
+    pub fn try_restore(&mut self, params: &Params, from: &Run, of: &Params) -> Result<(), Error> {
+        let state = from.state(of);
+        self.0.restore(params, from.0.steps(), |name| state.get(name).cloned())
     }
 }

@@ -49,6 +49,25 @@ pub enum Rounding {
     Stochastic,
 }
 
+/// In what an optimizer keeps momenta and moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateType {
+    /// f32.
+    F32,
+    /// bf16, rounded stochastically.
+    Bf16,
+}
+
+impl From<StateType> for optim::StateType {
+    fn from(state: StateType) -> Self {
+        match state {
+            StateType::F32 => optim::StateType::F32,
+            StateType::Bf16 => optim::StateType::Bf16,
+        }
+    }
+}
+
 /// Which kernels a GPU runs where there are two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -30,6 +30,9 @@ text_column = "text"
 packing = "pack"
 seed = 0
 
+[optimizer]
+state = "f32"
+
 [optimizer.adamw]
 betas = [0.9, 0.95]
 eps = 1e-8

@@ -105,9 +105,12 @@ mod tests {
         assert_eq!(told[1], "train.device: \"cuda:0\" -> \"cpu\"");
         // A recipe from before a key was there has its default.
         let older = before.replace("graphs = true\n", "").replace("clip = 0.0\n", "");
+        let older = older.replace("state = \"f32\"\n", "");
         assert_ne!(older, before);
         assert_eq!(list(&["train.device=cuda:0"], &older), [""; 0]);
         assert_eq!(list(&["train.device=cuda:0", "train.clip=1"], &older), ["train.clip: 0.0 -> 1.0"]);
+        let told = list(&["train.device=cuda:0", "optimizer.state=bf16"], &older);
+        assert_eq!(told, ["optimizer.state: \"f32\" -> \"bf16\""]);
         assert!(with(&[]).unwrap().differences("not = [toml").is_err());
     }
 }

@@ -71,6 +71,11 @@ pub const KEYS: &[Key] = &[
     key("data.seed", Kind::Whole, "seed of the synthetic language; the same in all runs that are compared"),
     key("optimizer.name", Kind::Text, "the optimizer of the matrices"),
     key("optimizer.lr", Kind::Positive, "its peak learning rate"),
+    key(
+        "optimizer.state",
+        Kind::Choice(&["f32", "bf16"]),
+        "what momenta and moments are kept in, AdamW's too; bf16 is rounded stochastically",
+    ),
     key("optimizer.adamw.lr", Kind::NonNegative, "learning rate of the weights that AdamW takes"),
     key("optimizer.adamw.betas", Kind::Betas, "AdamW's decay rates of the two moments"),
     key("optimizer.adamw.eps", Kind::Positive, "AdamW's epsilon"),
@@ -153,7 +158,7 @@ pub const KEYS: &[Key] = &[
         "train.graphs",
         Kind::Switch,
         "on a GPU, launch steps as CUDA graphs, with the same bits; the optimizer's part where every step launches the \
-         same: not with polar, svd, noise, block-periodic, stochastic rounding or full diagnostics",
+         same: not with polar, svd, noise, block-periodic or full diagnostics",
     ),
     key(
         "train.recompute",

@@ -33,7 +33,7 @@ mod resolve;
 mod tests;
 mod types;
 
-pub use choices::{Diagnostics, Examples, Kernels, Precision, Recompute, Rounding, Staging};
+pub use choices::{Diagnostics, Examples, Kernels, Precision, Recompute, Rounding, Staging, StateType};
 pub use defaults::default;
 pub use differences::{Difference, HARMLESS};
 pub use error::{Error, Result};

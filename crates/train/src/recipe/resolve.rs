@@ -75,6 +75,7 @@ impl Resolved {
             cuda,
             recompute: recipe.train.recompute == Recompute::Layers,
             optimizer: optim::find(&recipe.optimizer.name)?,
+            state: recipe.optimizer.state.into(),
             precision: recipe.train.precision.on(cuda),
             all_2d: recipe.optimizer.keys.get("route").and_then(Value::as_str) == Some("all-2d"),
             batch_size: recipe.train.batch_size,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use data::{Packing, Source, TokenizerSpec};
 use serde::{Deserialize, Serialize};
 
-use super::choices::{Diagnostics, Examples, Kernels, Precision, Recompute, Rounding, Staging};
+use super::choices::{Diagnostics, Examples, Kernels, Precision, Recompute, Rounding, Staging, StateType};
 use crate::schedule::{Schedule, Shape};
 
 /// Everything that decides a run.
@@ -86,6 +86,8 @@ pub struct Optimizer {
     pub name: String,
     /// Peak learning rate of the matrices.
     pub lr: f64,
+    /// In what momenta and moments are kept.
+    pub state: StateType,
     /// `AdamW` for the rest of the weights.
     pub adamw: AdamW,
     /// The keys that the optimizer's row declares.
@@ -225,6 +227,7 @@ impl Recipe {
                 Rounding::Nearest => optim::Rounding::Nearest,
                 Rounding::Stochastic => optim::Rounding::Stochastic,
             },
+            state: self.optimizer.state.into(),
         }
     }
 }
