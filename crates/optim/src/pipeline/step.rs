@@ -36,21 +36,18 @@ impl Rule for MatrixRule {
 
     fn step(&mut self, step: &Step, findings: &mut Findings) -> Result<()> {
         let Bank { weight, out_axis, shape, .. } = step.bank;
-        let update = match self.in_one_pass(step)? {
-            Some(start) => {
-                let update = self.ortho.continued(start)?;
-                findings.factor(&update, 0)?;
-                let factor = self.shape_factor(shape[0], shape[1], *out_axis);
-                Update { tensor: update, factor }
+        let update = if let Some(start) = self.in_one_pass(step)? {
+            let update = self.ortho.continued(start)?;
+            findings.factor(&update, 0)?;
+            let factor = self.shape_factor(shape[0], shape[1], *out_axis);
+            Update { tensor: update, factor }
+        } else {
+            let buffer = in_f32(&self.buffer)?;
+            let update = self.by_stages(&buffer, step, findings)?;
+            if let (StateType::Bf16, Some(streams)) = (step.common.state, step.streams) {
+                rounding::keep(&buffer, &self.buffer, streams, Part::First)?;
             }
-            None => {
-                let buffer = in_f32(&self.buffer)?;
-                let update = self.by_stages(&buffer, step, findings)?;
-                if let (StateType::Bf16, Some(streams)) = (step.common.state, step.streams) {
-                    rounding::keep(&buffer, &self.buffer, streams, Part::First)?;
-                }
-                update
-            }
+            update
         };
         if step.watch == Watch::Full {
             findings.look(&in_f32(&self.buffer)?, weight)?;

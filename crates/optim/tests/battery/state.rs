@@ -75,7 +75,7 @@ fn means(common: Common, name: &str, shape: &[usize], grads: &[f32]) -> Vec<f64>
     let params = params(Precision::F32, vec![spec]);
     let mut optimizer = Optimizer::new(name, &BTreeMap::new(), &common, &params).unwrap();
     for &g in grads {
-        params.get(0).grad.copy_from_slice(&[g; ENTRIES]).unwrap();
+        params.get(0).grad.copy_from_slice(&vec![g; ENTRIES]).unwrap();
         optimizer.step(&params, Rates { matrices: 0.0, rest: 0.0 }, optim::Watch::Off).unwrap();
     }
     let mean = |x: Vec<f32>| x.iter().map(|&x| f64::from(x)).sum::<f64>() / x.len() as f64;
