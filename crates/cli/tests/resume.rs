@@ -228,6 +228,8 @@ fn what_changed_is_listed_and_what_is_harmless_is_not() {
     let with = |more: &[&'static str]| [&extend[..], more].concat();
     let told = muon.fails(&with(&["--set", "optimizer.lr=0.5", "--set", "train.seed=1"]), 4);
     assert!(told.contains("optimizer.lr: ") && told.contains("-> 0.5; train.seed: 42 -> 1"), "{told}");
+    let told = muon.fails(&with(&["--set", "optimizer.state=bf16"]), 4);
+    assert!(told.contains("optimizer.state: \"f32\" -> \"bf16\""), "{told}");
     let told = muon.fails(&["resume", "r", "--extend-steps", "2", "--set", "model.preset=qwen-nano"], 4);
     assert!(told.contains("model.preset: "), "{told}");
     muon.write("a.jsonl", &lines("another"));
@@ -250,7 +252,7 @@ fn a_run_made_longer_is_the_longer_run() {
     let args = ["train", "--batch-size", "2", "--seq-len", "48", "--device", "cpu", "--eval-steps", "3"];
     let args = [&args[..], &["--set", "train.eval_batches=1", "--optimizer"]].concat();
     for more in [
-        &["muon", "--precision", "bf16", "--rounding", "stochastic"][..],
+        &["muon", "--precision", "bf16", "--rounding", "stochastic", "--set", "optimizer.state=bf16"][..],
         &["normuon", "--clip", "0.5"],
         &["block-periodic"],
     ] {

@@ -6,7 +6,7 @@ use std::io::Write;
 
 use data::Batch;
 use models::{Model, presets};
-use optim::{Common, Optimizer, Rates, Rounding, Value, Watch};
+use optim::{Common, Optimizer, Rates, Rounding, StateType, Value, Watch};
 use tensor::cuda::Gpu;
 use tensor::random::Stream;
 use tensor::{Device, Precision};
@@ -26,14 +26,14 @@ fn batch(rows: usize, seq_len: usize, step: u64) -> Batch {
 fn trained(
     device: &Device,
     precision: Precision,
-    rounding: Rounding,
+    (rounding, state): (Rounding, StateType),
     graphs: bool,
 ) -> Result<Vec<u64>, Box<dyn std::error::Error>> {
     let config = presets::find("granite-nano")?.config();
     let model = Model::new(config, device, precision, 64)?;
     model.initialize(1)?;
     let keys = BTreeMap::from([("ortho".to_owned(), Value::Word("gram".to_owned()))]);
-    let common = Common { clip: 1.0, rounding, ..Common::default() };
+    let common = Common { clip: 1.0, rounding, state, ..Common::default() };
     let optimizer = Optimizer::new("muon", &keys, &common, model.params())?;
     let mut trainer = Trainer::new(model, optimizer).with_graphs(graphs);
     let mut bits = Vec::new();
@@ -66,9 +66,10 @@ fn on_a_gpu_graphs_give_the_bits_of_steps_launched_piece_by_piece() -> Result<()
     }
     let device = Device::parse("cuda")?;
     for (precision, rounding) in [
-        (Precision::Mixed, Rounding::Nearest),
-        (Precision::Bf16, Rounding::Nearest),
-        (Precision::Bf16, Rounding::Stochastic),
+        (Precision::Mixed, (Rounding::Nearest, StateType::F32)),
+        (Precision::Bf16, (Rounding::Nearest, StateType::F32)),
+        (Precision::Bf16, (Rounding::Stochastic, StateType::F32)),
+        (Precision::Bf16, (Rounding::Stochastic, StateType::Bf16)),
     ] {
         let [as_graphs, apart] = [true, false].map(|graphs| trained(&device, precision, rounding, graphs));
         assert!(as_graphs? == apart?, "{precision} {rounding:?}");
@@ -79,8 +80,8 @@ fn on_a_gpu_graphs_give_the_bits_of_steps_launched_piece_by_piece() -> Result<()
 /// The same steps where graphs change nothing: what the test above relies on repeats.
 #[test]
 fn on_the_cpu_the_same_steps_give_the_same_bits() -> Result<(), Box<dyn std::error::Error>> {
-    let [one, other] =
-        [true, false].map(|graphs| trained(&Device::Cpu, Precision::F32, Rounding::Nearest, graphs));
+    let rounding = (Rounding::Nearest, StateType::Bf16);
+    let [one, other] = [true, false].map(|graphs| trained(&Device::Cpu, Precision::F32, rounding, graphs));
     assert!(one? == other?);
     Ok(())
 }
