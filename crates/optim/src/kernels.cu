@@ -44,16 +44,17 @@ DEVICE float stochastic(float x, u32 random) {
 template <int W> DEVICE void keep_part(float *to, i64 i, const float (&x)[W], u64, int) { store_many<W>(to + i, x); }
 
 template <int W> DEVICE void keep_part(bf16 *to, i64 i, const float (&x)[W], u64 stream, int part) {
-    float y[W];
-    u64 bits = 0;
+    static_assert(W == 1 || W == 4, "where W is four, i is a multiple of it");
+    u64 bits = drawn(stream, ((u64)part << 40) + ((u64)i >> 2)) >> (W == 1 ? 16 * (i & 3) : 0);
+    u32 y[W];
 #pragma unroll
-    for (int j = 0; j < W; j++) {
-        // Where W is a multiple of four, so is i.
-        int lane = W == 1 ? (int)(i & 3) : j & 3;
-        if (W == 1 || lane == 0) bits = drawn(stream, ((u64)part << 40) + ((u64)(i + j) >> 2));
-        y[j] = stochastic(x[j], (u32)(bits >> 16 * lane) & 0xffffu);
+    for (int j = 0; j < W; j++) y[j] = __float_as_uint(stochastic(x[j], (u32)(bits >> 16 * j) & 0xffffu));
+    if constexpr (W == 1) {
+        to[i].bits = (u16)(y[0] >> 16);
+    } else {
+        // Of two words the upper halves.
+        *reinterpret_cast<uint2 *>(to + i) = make_uint2(__byte_perm(y[0], y[1], 0x7632), __byte_perm(y[2], y[3], 0x7632));
     }
-    store_many<W>(to + i, y);
 }
 
 struct Keep {
@@ -132,10 +133,9 @@ momentum(float *m, const elem *g, float decay, float weight, int gate, int vec, 
 template <typename M, typename G>
 DEVICE void take_momentum(M *m, const u64 *streams, const G *g, elem *x, double *sums, float decay, float weight,
                           float keep, float lead, int gate, int self_gate, int vec, i64 size) {
-    constexpr int W = sizeof(M) + sizeof(G) + sizeof(elem) == 6 ? 8 : 4;
     i64 at = blockIdx.y * size;
     Momentum<M, G> op = {m + at, own_stream(streams), g + at, x + at, decay, weight, keep, lead, gate, self_gate, 0.0};
-    pass<W>(op, size, vec);
+    pass(op, size, vec);
     double sum = block_sum_double(op.squares);
     if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
@@ -312,11 +312,10 @@ template <typename T> struct AdamW {
 template <typename T>
 DEVICE void adamw(T *w, bf16 *copy, const T *g, elem *m, elem *v, const float *scalars, float b1, float b2, float eps,
                   int rounding, const u64 *streams, float *stats, int vec, i64 size) {
-    constexpr int W = sizeof(T) + sizeof(elem) == 4 ? 8 : 4;
     i64 at = blockIdx.y * size;
     Weights<T> weights = weights_of(w, copy, rounding, streams, size);
     AdamW<T> op = {weights, g + at, m + at, v + at, b1, b2, eps, scalars[0], scalars[1], scalars[2]};
-    pass<W>(op, size, vec);
+    pass(op, size, vec);
     op.weights.put(stats);
 }
 

@@ -89,9 +89,9 @@ pub(crate) fn momentum(m: &Tensor, g: &Tensor, decay: f32, weight: f32, gate: Ga
         }
         Device::Cuda(gpu) => {
             let pointers = [array(m, 2), array(g, 1)];
-            let numbers = [Arg::F32(decay), Arg::F32(weight), Arg::I32(gate as i32), vec(&[m, g], 4, 1)];
+            let numbers = [Arg::F32(decay), Arg::F32(weight), Arg::I32(gate as i32), vec(&[m, g], 1)];
             let args = [&pointers[..], &numbers[..], &[Arg::I64(m.numel() as i64)]].concat();
-            launch(gpu, g.dtype(), "momentum", [blocks(m.numel(), 4, MANY), 1, 1], &args)
+            launch(gpu, g.dtype(), "momentum", [blocks(m.numel(), MANY), 1, 1], &args)
         }
     }
 }
@@ -110,14 +110,13 @@ pub(crate) fn momentum_taken(
     let members = m.shape()[0];
     let size = m.numel() / members;
     let x = m.device().empty(m.shape(), dtype)?;
-    let width = width(&[m, g, &x]);
-    let parts = blocks(size, width, MANY);
+    let parts = blocks(size, MANY);
     let sums = m.device().empty(&[members, parts as usize, 2], DType::F32)?;
     let (keep, lead) = how.nesterov.unwrap_or((1.0, 0.0));
     let streams = streams.and_then(|streams| streams.ptr).unwrap_or(0);
     let pointers = [array(m, 2), Arg::Ptr(streams), array(g, 1), array(&x, 1), Arg::Ptr(sums.ptr())];
     let numbers = [decay, weight, keep, lead].map(Arg::F32);
-    let vec = vec(&[m, g, &x], width, members);
+    let vec = vec(&[m, g, &x], members);
     let words = [Arg::I32(how.gate as i32), Arg::I32(i32::from(how.self_gate)), vec, Arg::I64(size as i64)];
     let args = [&pointers[..], &numbers[..], &words[..]].concat();
     let kernel = format!("momentum_taken_{}_{}", word(m), word(g));
@@ -211,7 +210,7 @@ pub(crate) fn member_squares(x: &Tensor) -> Result<Vec<f64>> {
             Ok(x.chunks_exact(size).map(member).collect())
         }
         Device::Cuda(gpu) => {
-            let parts = blocks(size, 4, SUMS);
+            let parts = blocks(size, SUMS);
             let partial = x.device().empty(&[members, parts as usize, 2], DType::F32)?;
             partial_squares(gpu, x, members, parts, partial.ptr())?;
             Ok(add_up(gpu, &partial)?.to_vec()?.chunks_exact(2).map(square).collect())
@@ -304,9 +303,9 @@ pub(crate) fn neurons(
     }
 }
 
-/// Blocks of a pass over `n` elements, so many a thread, or `most`, whose threads go on to further ones.
-pub(crate) fn blocks(n: usize, width: usize, most: u32) -> u32 {
-    n.div_ceil(width * THREADS as usize).clamp(1, most as usize) as u32
+/// Blocks of a pass over `n` elements, four a thread, or `most`, whose threads go on to further ones.
+pub(crate) fn blocks(n: usize, most: u32) -> u32 {
+    n.div_ceil(4 * THREADS as usize).clamp(1, most as usize) as u32
 }
 
 /// Most blocks of a pass that is done once it has written: one group a thread keeps most loads on the way.
@@ -319,16 +318,11 @@ pub(crate) fn array(t: &Tensor, times: u64) -> Arg {
     Arg::Span(t.ptr(), times * (t.numel() * t.dtype().size()) as u64)
 }
 
-/// Elements that a pass over all of these takes at a time: of each at most 16 bytes.
-pub(crate) fn width(arrays: &[&Tensor]) -> usize {
-    if arrays.iter().all(|t| t.dtype() == DType::BF16) { 8 } else { 4 }
-}
-
-/// Whether a pass may take so many elements of each of these at a time, which are of so many members.
-pub(crate) fn vec(arrays: &[&Tensor], width: usize, members: usize) -> Arg {
+/// Whether a pass may take four elements of each of these at a time, which are of so many members.
+pub(crate) fn vec(arrays: &[&Tensor], members: usize) -> Arg {
     let aligned = |t: &&Tensor| {
-        let whole = members == 1 || (t.numel() / members).is_multiple_of(width);
-        whole && t.ptr().is_multiple_of(16.min(width * t.dtype().size()) as u64)
+        let whole = members == 1 || (t.numel() / members).is_multiple_of(4);
+        whole && t.ptr().is_multiple_of(4 * t.dtype().size() as u64)
     };
     Arg::I32(i32::from(arrays.iter().all(aligned)))
 }

@@ -30,7 +30,7 @@ impl GradientSquares {
             return Ok(GradientSquares(Sum::Done(banks.iter().map(whole).sum::<Result<f64>>()?)));
         };
         let parts: Vec<u32> =
-            banks.iter().map(|bank| kernels::blocks(bank.grad.numel(), 4, kernels::SUMS)).collect();
+            banks.iter().map(|bank| kernels::blocks(bank.grad.numel(), kernels::SUMS)).collect();
         let all: u32 = parts.iter().sum();
         let partial = params.device().empty(&[1, all as usize, 2], DType::F32)?;
         let mut to = partial.ptr();

@@ -155,7 +155,9 @@ impl Optimizer {
             && params.banks().iter().any(|bank| bank.record == DType::BF16);
         let random = rounds || common.state == StateType::Bf16;
         let streams = random.then(|| Streams::new(params.device(), params.specs().len())).transpose()?;
-        Ok(Optimizer { rules, common: *common, steps: 0, scalars, streams, sources })
+        let mut optimizer = Optimizer { rules, common: *common, steps: 0, scalars, streams, sources };
+        optimizer.draw()?;
+        Ok(optimizer)
     }
 
     /// Steps done so far.
@@ -184,8 +186,8 @@ impl Optimizer {
         gradient_norm(params)
     }
 
-    /// Sends to the device what the coming step has of its own: what follows from its number, the rates, random streams,
-    /// and by what gradients of this norm are clipped.
+    /// Sends to the device what the coming step has of its own: what follows from its number, the rates, and by what
+    /// gradients of this norm are clipped.
     pub fn prepare(&mut self, rates: Rates, norm: f64) -> Result<()> {
         let mut scalars = Vec::with_capacity(self.scalars.numel());
         for Claim { rule, own_rate, .. } in &self.rules {
@@ -195,12 +197,6 @@ impl Optimizer {
         let clip = f64::from(self.common.clip);
         let factor = if clip > 0.0 && norm > clip { (clip / norm) as f32 } else { 1.0 };
         scalars.extend([factor; SCALARS]);
-        if let Some(streams) = &mut self.streams {
-            // Apart from the streams of the noise, which go by (seed, step, key).
-            let seed = self.common.seed.rotate_left(17) ^ (self.steps + 1);
-            let keys = self.rules.iter().flat_map(|claim| &claim.keys);
-            streams.set(keys.map(|&key| Stream::new(seed, !key)).collect())?;
-        }
         Ok(self.scalars.copy_from_slice(&scalars)?)
     }
 
@@ -234,6 +230,8 @@ impl Optimizer {
     /// of an [`Optimizer::update`] that has been launched again since.
     pub fn finish(&mut self, findings: &Findings, norm: f64) -> Result<Report> {
         self.steps += 1;
+        // While a GPU is still at work.
+        self.draw()?;
         let columns = self.columns(findings.watch());
         Ok(Report { grad_norm: norm, values: findings.values(&columns)? })
     }
@@ -285,7 +283,16 @@ impl Optimizer {
             tensor.copy_from_slice(&values)?;
         }
         self.steps = steps;
-        Ok(())
+        self.draw()
+    }
+
+    /// Sends the random streams of the coming step to the device.
+    fn draw(&mut self) -> Result<()> {
+        let Some(streams) = &mut self.streams else { return Ok(()) };
+        // Apart from the streams of the noise, which go by (seed, step, key).
+        let seed = self.common.seed.rotate_left(17) ^ (self.steps + 1);
+        let keys = self.rules.iter().flat_map(|claim| &claim.keys);
+        Ok(streams.set(keys.map(|&key| Stream::new(seed, !key)).collect())?)
     }
 }
 

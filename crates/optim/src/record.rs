@@ -188,9 +188,8 @@ impl Record<'_> {
         let members = streams.map_or(1, |range| range.streams.len());
         let size = weight.numel() / members;
         let arrays = [arrays, &[weight, compute]].concat();
-        let width = if kernel == "adamw" { kernels::width(&arrays) } else { 4 };
         let most = if self.watch { (WATCHED / members as u32).max(1) } else { kernels::MANY };
-        let blocks = kernels::blocks(size, width, most);
+        let blocks = kernels::blocks(size, most);
         let watched = self.rows.as_ref().map(|rows| rows.slot(0));
         let stats = match &watched {
             Some(_) => Some(weight.device().empty(&[blocks as usize * members, 4], DType::F32)?),
@@ -207,7 +206,7 @@ impl Record<'_> {
             Arg::I32(rounding),
             Arg::Ptr(streams.and_then(|range| range.ptr).unwrap_or(0)),
             Arg::Ptr(stats.as_ref().map_or(0, Tensor::ptr)),
-            kernels::vec(&arrays, width, members),
+            kernels::vec(&arrays, members),
             Arg::I64(size as i64),
         ];
         let args = [&head[..], args, &tail[..]].concat();

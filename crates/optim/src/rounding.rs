@@ -80,9 +80,9 @@ pub(crate) fn keep(x: &Tensor, state: &Tensor, streams: StreamRange, part: Part)
         Device::Cuda(gpu) => {
             let pointers =
                 [kernels::array(x, 1), kernels::array(state, 1), Arg::Ptr(streams.ptr.unwrap_or(0))];
-            let whole = kernels::vec(&[x, state], 4, members);
+            let whole = kernels::vec(&[x, state], members);
             let args = [&pointers[..], &[Arg::I32(part as i32), whole, Arg::I64(size as i64)]].concat();
-            let grid = [kernels::blocks(size, 4, kernels::MANY), members as u32, 1];
+            let grid = [kernels::blocks(size, kernels::MANY), members as u32, 1];
             Ok(gpu.launch(&SOURCE, DType::F32, "keep_state", grid, [THREADS, 1, 1], 0, &args)?)
         }
     }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn every_value_keeps_its_mean_exactly_over_all_bits() {
-        for x in [1.0f32, 1.000_123, -3.141_592_7, 1.3e-41, 6.02e23, 0.0, -0.0, f32::MIN_POSITIVE] {
+        for x in [1.0f32, 1.000_123, -2.345_678, 1.3e-41, 6.02e23, 0.0, -0.0, f32::MIN_POSITIVE] {
             let rounded = (0..=u16::MAX).map(|random| f64::from(stochastic(x, random)));
             let mean = rounded.clone().sum::<f64>() / 65_536.0;
             assert!((mean - f64::from(x)).abs() <= 1e-15 * f64::from(x).abs(), "{x:e}: {mean:e}");
