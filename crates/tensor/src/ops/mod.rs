@@ -41,6 +41,7 @@ pub const KERNELS: &[&Source] = &[
     attention::KERNELS[2],
     attention::KERNELS[3],
     attention::KERNELS[4],
+    attention::KERNELS[5],
     &conv::SOURCE,
     &cross_entropy::SOURCE,
     &elementwise::SOURCE,

@@ -1,7 +1,7 @@
 #line 2 "flash.cuh"
 // Tiles of attention on tensor cores (tensor_cores.cuh): rows of HEAD_DIM elements in shared memory. The kernels are in
-// flash_forward.cu and flash_backward.cu; HEAD_DIM and the sizes of their tiles are defined by flash.rs. Storage is bf16
-// alone.
+// flash_forward.cu, flash_backward.cu and flash_whole.cu; HEAD_DIM and the sizes of tiles are defined by flash.rs and
+// whole.rs. Storage is bf16 alone.
 #include "tensor_cores.cuh"
 #ifdef ELEM_BF16
 
@@ -127,19 +127,22 @@ DEVICE void turn_back(float (&c)[M][DIM / 8][4], const float *cos, const float *
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int i = 0; i < 4; i += 2) {
-            int t = t0 + 16 * m + lane / 4 + 4 * i;
-            if (t >= len) continue;
+        for (int h = 0; h < 2; h++) {
+            i64 at = min(t0 + 16 * m + lane / 4 + 8 * h, len - 1) * (i64)(DIM / 2) + lane % 4 * 2;
+            float2 co[DIM / 16], si[DIM / 16];
 #pragma unroll
             for (int n = 0; n < DIM / 16; n++) {
-                i64 at = (i64)t * (DIM / 2) + 8 * n + lane % 4 * 2;
+                co[n] = *reinterpret_cast<const float2 *>(cos + at + 8 * n);
+                si[n] = *reinterpret_cast<const float2 *>(sin + at + 8 * n);
+            }
+#pragma unroll
+            for (int n = 0; n < DIM / 16; n++)
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
-                    float &x = c[m][n][i + j], &y = c[m][n + DIM / 16][i + j];
-                    float a = x, b = y, co = cos[at + j], si = sin[at + j];
-                    x = a * co + b * si, y = b * co - a * si;
+                    float &x = c[m][n][2 * h + j], &y = c[m][n + DIM / 16][2 * h + j];
+                    float a = x, b = y, cosine = j ? co[n].y : co[n].x, sine = j ? si[n].y : si[n].x;
+                    x = a * cosine + b * sine, y = b * cosine - a * sine;
                 }
-            }
         }
 }
 

@@ -5,7 +5,7 @@
 //! unless v lies in the same value), v, the output, and the logs of the denominators. Heads stay in the columns that
 //! they come in.
 
-use super::{Inputs, Operand, Target};
+use super::{Inputs, Operand, Target, whole};
 use crate::cuda::{Arg, Gpu, Source};
 use crate::ops::launch;
 use crate::{DType, Result, Tensor};
@@ -138,10 +138,12 @@ impl Flash {
         lse: &Tensor,
         inputs: &Inputs,
     ) -> Result<()> {
+        if whole::fits(gpu, inputs) {
+            return whole::backward(gpu, [dq, dk, dv], dy, out, lse, inputs);
+        }
         let delta = dy.device().empty(lse.shape(), DType::F32)?;
         let to = |target: &Target| launch::column(&target.value, target.start);
-        let tables =
-            inputs.rope.as_ref().map_or([Arg::Ptr(0); 2], |r| [launch::ptr(&r.cos), launch::ptr(&r.sin)]);
+        let tables = tables(inputs);
 
         let tiles = &self.queries;
         let shared = self.tile_bytes(2 * tiles.rows + 4 * tiles.columns);
@@ -186,16 +188,21 @@ impl Flash {
     }
 }
 
-fn qkv(inputs: &Inputs) -> [Arg; 3] {
+pub(super) fn qkv(inputs: &Inputs) -> [Arg; 3] {
     [&inputs.q, &inputs.k, &inputs.v].map(|x| launch::column(&x.value, x.start))
 }
 
-fn strides(inputs: &Inputs) -> [Arg; 3] {
+pub(super) fn strides(inputs: &Inputs) -> [Arg; 3] {
     [&inputs.q, &inputs.k, &inputs.v].map(|x| stride(&x.value))
 }
 
+/// Cosines and sines, null where there is no rotation.
+pub(super) fn tables(inputs: &Inputs) -> [Arg; 2] {
+    inputs.rope.as_ref().map_or([Arg::Ptr(0); 2], |r| [launch::ptr(&r.cos), launch::ptr(&r.sin)])
+}
+
 /// Elements from row to row.
-fn stride(rows: &Tensor) -> Arg {
+pub(super) fn stride(rows: &Tensor) -> Arg {
     launch::long(rows.cols())
 }
 

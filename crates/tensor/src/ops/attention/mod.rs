@@ -3,7 +3,8 @@
 //! `o = softmax(scale q k^T + causal mask) v` per query head; softmax in f32.
 //!
 //! On a GPU there are two ways. Where the kernels without stored scores ([`flash`]) can be had, they run: storage in
-//! bf16, heads of 32, 64, 96 or 128, and q, k and v in columns that begin at 16 bytes. Everything else, f32 above all,
+//! bf16, heads of 32, 64, 96 or 128, and q, k and v in columns that begin at 16 bytes; on an H100 the backward pass of
+//! many short heads is one kernel of its own ([`whole`]). Everything else, f32 above all,
 //! and a tape of [`Kernels::Plain`], goes by products over scores in memory ([`stored`]), which in training keep
 //! `query T^2` elements of a sequence: no matter at 512 positions, gigabytes at 8192. On the CPU scores of one head at
 //! a time are in memory, and none are kept.
@@ -11,6 +12,7 @@
 mod cpu;
 mod flash;
 mod stored;
+mod whole;
 
 use std::sync::Arc;
 
@@ -20,12 +22,13 @@ use crate::tape::{Grads, Kernels, Tape, Var};
 use crate::{DType, Device, Error, Result, Tensor};
 
 /// The CUDA sources of both ways.
-pub(super) const KERNELS: [&Source; 5] = [
+pub(super) const KERNELS: [&Source; 6] = [
     &stored::SOURCE,
     &flash::TABLE[0].source,
     &flash::TABLE[1].source,
     &flash::TABLE[2].source,
     &flash::TABLE[3].source,
+    &whole::SOURCE,
 ];
 
 /// Head counts and scale.
