@@ -4,7 +4,7 @@
 // warps multiply them (wgmma), 64 rows each. They take one block after the other, so that pieces of the next are on their
 // way, and multiplied, while results leave. Arrivals at barriers are ordered within a block of threads only, as wgmma and
 // TMA need no more: at the cluster's scope each would wait for all that the thread has ever written.
-#include "common.cuh"
+#include "warpgroup.cuh"
 
 // What the driver's cuTensorMapEncodeTiled makes.
 struct __align__(64) TensorMap {
@@ -19,8 +19,6 @@ constexpr int SIDE = 256, ROWS = 128, DEPTH = 64, STAGES = 4;
 constexpr int BOX = 64 * 64 * 2, STAGE = (ROWS + SIDE) / 64 * BOX;
 // Bytes of half of what a group of warps has to write, 64 x 128 elements.
 constexpr int OUT = 2 * BOX;
-
-DEVICE u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
 
 DEVICE void barrier_init(u64 *barrier, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count));
@@ -73,50 +71,6 @@ DEVICE void bring_both(u32 to, const TensorMap &map, int column, int row, int me
 DEVICE void send(const TensorMap &map, int column, int row, int member, u32 from) {
     asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map), "r"(from),
                  "r"(column), "r"(row), "r"(member)
-                 : "memory");
-}
-
-// Where a wgmma finds a factor in shared memory: rows of 128 bytes, swizzled as by TMA, eight of them 1024 bytes from the
-// next eight; of a turned one the boxes at their distance.
-DEVICE u64 descriptor(u32 address) {
-    return (u64)((address & 0x3ffff) >> 4) | (u64)(BOX >> 4) << 16 | (u64)(1024 >> 4) << 32 | 1ull << 62;
-}
-
-#define F4(x, i) "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3])
-#define F16(x, i) F4(x, i), F4(x, i + 4), F4(x, i + 8), F4(x, i + 12)
-
-// sum [64, 256] = (keep ? sum : 0) + A [64, 16] B [16, 256].
-template <int TURNED> DEVICE void multiply(float (&sum)[128], u64 a, u64 b, int keep) {
-    asm volatile("{\n"
-                 ".reg .pred keep;\n"
-                 "setp.ne.b32 keep, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-                 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-                 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-                 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-                 "%128, %129, keep, 1, 1, %131, %131;\n"
-                 "}"
-                 : F16(sum, 0), F16(sum, 16), F16(sum, 32), F16(sum, 48), F16(sum, 64), F16(sum, 80), F16(sum, 96),
-                   F16(sum, 112)
-                 : "l"(a), "l"(b), "r"(keep), "n"(TURNED));
-}
-
-// Four matrices of 8 x 8 from the registers of a warp to rows of 16 bytes, lane l naming row l % 8 of matrix l / 8.
-DEVICE void put_straight(u32 to, const u32 *x) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]),
-                 "r"(x[2]), "r"(x[3])
-                 : "memory");
-}
-
-// The same of their transposes.
-DEVICE void put_turned(u32 to, const u32 *x) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]),
-                 "r"(x[2]), "r"(x[3])
                  : "memory");
 }
 
@@ -230,13 +184,13 @@ template <int QUARTER> DEVICE void put(const TensorMap &d, const Pending &p, con
         // Lanes name the lines of four matrices of 8 x 8: the upper and lower rows of columns 8 i, and of the next eight.
         if (MIRRORED) {
             u32 row = (i + eight / 2) * 8 + line, chunk = 2 * group.warp + eight % 2;
-            put_turned(group.out + row * 128 + ((chunk ^ line) << 4), four);
+            store_matrices<true>(group.out + row * 128 + ((chunk ^ line) << 4), four);
         } else {
             u32 row = group.warp * 16 + eight % 2 * 8 + line, chunk = i % 8 + eight / 2;
-            put_straight(group.out + i / 8 * BOX + row * 128 + ((chunk ^ line) << 4), four);
+            store_matrices<false>(group.out + i / 8 * BOX + row * 128 + ((chunk ^ line) << 4), four);
         }
     }
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    show_products();
     meet_group(group.index);
     if (threadIdx.x % 128 != 0) return;
     for (int i = 0; i < 2; i++) {
@@ -259,20 +213,20 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
     for (int n = blockIdx.x / 2; n < blocks * job.members; n += gridDim.x / 2) {
         Block block = block_of(n, blocks);
         int first = block.row * SIDE + half * ROWS + index * 64;
-        float sum[128];
+        float sum[32][4];
         int before = 0;
         for (int k = 0; k <= last; k++, step(ring)) {
             barrier_wait(&barriers.full[ring.stage], ring.turn);
             u32 a = stages + ring.stage * STAGE + index * BOX, b = stages + ring.stage * STAGE + ROWS / 64 * BOX;
-            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+            products_begin();
 #pragma unroll
             for (int i = 0; i < DEPTH / 16; i++) {
                 int along = i * (TURNED ? 16 * 128 : 32);
-                multiply<TURNED>(sum, descriptor(a + along), descriptor(b + along), k + i);
+                multiply<TURNED>(sum, factor_at(a + along, BOX), factor_at(b + along, BOX), k + i);
             }
-            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            products_end();
             // All but the newest group of products is done, and the newest is under way while results are written.
-            asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+            products_wait<1>();
             if (k > 0) release(barriers, before);
             before = ring.stage;
             if (pending) {
@@ -282,13 +236,12 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
                 if (k == min(6, last)) put<3>(d, result, group);
             }
         }
-        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        products_wait<0>();
         release(barriers, before);
-#pragma unroll
-        for (int i = 0; i < 128; i++) asm volatile("" : "+f"(sum[i])::"memory");
+        settle(sum);
 
 #pragma unroll
-        for (int i = 0; i < 128; i++) sum[i] *= job.alpha;
+        for (int i = 0; i < 128; i++) sum[i / 4][i % 4] *= job.alpha;
         if (job.beta != 0.0f) {
 #pragma unroll
             for (int part = 0; part < 2; part++, step(ring)) {
@@ -296,11 +249,12 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
                 u32 from = stages + ring.stage * STAGE + index * 2 * BOX + (warp * 16 + lane / 4) * 128 + lane % 4 * 4;
 #pragma unroll
                 for (int i = 0; i < 32; i++) {
-                    int g = i / 2, at = part * 64 + 2 * i;
-                    u32 pair, place = from + g / 8 * BOX + i % 2 * 8 * 128 + ((g % 8 ^ lane / 4) << 4);
+                    int g = i / 2, h = i % 2;
+                    u32 pair, place = from + g / 8 * BOX + h * 8 * 128 + ((g % 8 ^ lane / 4) << 4);
                     asm volatile("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(place));
-                    sum[at] += job.beta * __uint_as_float(pair << 16);
-                    sum[at + 1] += job.beta * __uint_as_float(pair & 0xffff0000u);
+                    float *to = sum[part * 16 + g] + 2 * h;
+                    to[0] += job.beta * __uint_as_float(pair << 16);
+                    to[1] += job.beta * __uint_as_float(pair & 0xffff0000u);
                 }
                 meet_group(index); // until all of it have read
                 release(barriers, ring.stage);
@@ -310,13 +264,16 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
             int row = half * ROWS + index * 64 + warp * 16 + lane / 4, column = lane % 4 * 2;
 #pragma unroll
             for (int i = 0; i < 128; i++) {
-                if (row + i / 2 % 2 * 8 == i / 4 * 8 + column + i % 2) sum[i] += job.diagonal;
+                if (row + i / 2 % 2 * 8 == i / 4 * 8 + column + i % 2) sum[i / 4][i % 4] += job.diagonal;
             }
         }
         float factor = job.by ? job.by[block.member] : 1.0f;
         if (job.power == 2) factor *= factor;
 #pragma unroll
-        for (int i = 0; i < 64; i++) result.pairs[i] = round_bf16x2(factor * sum[2 * i], factor * sum[2 * i + 1]);
+        for (int i = 0; i < 64; i++) {
+            const float *pair = sum[i / 2] + i % 2 * 2;
+            result.pairs[i] = round_bf16x2(factor * pair[0], factor * pair[1]);
+        }
         result.block = block;
         result.first = first;
         pending = true;

@@ -5,7 +5,7 @@
 //! unless v lies in the same value), v, the output, and the logs of the denominators. Heads stay in the columns that
 //! they come in.
 
-use super::{Inputs, Operand, Target, whole};
+use super::{Heads, Inputs, Operand, Target, whole};
 use crate::cuda::{Arg, Gpu, Source};
 use crate::ops::launch;
 use crate::{DType, Result, Tensor};
@@ -103,8 +103,8 @@ impl Flash {
         let args = [
             launch::ptr(&to_q),
             launch::ptr(&to_k),
-            launch::column(&q.value, q.start),
-            launch::column(&k.value, k.start),
+            launch::columns(&q.value, q.start, heads.query * self.dim),
+            launch::columns(&k.value, k.start, heads.key * self.dim),
             launch::ptr(&rope.cos),
             launch::ptr(&rope.sin),
             stride(&q.value),
@@ -142,12 +142,12 @@ impl Flash {
             return whole::backward(gpu, [dq, dk, dv], dy, out, lse, inputs);
         }
         let delta = dy.device().empty(lse.shape(), DType::F32)?;
-        let to = |target: &Target| launch::column(&target.value, target.start);
         let tables = tables(inputs);
+        let [dq_to, dk_to, dv_to] = gradients([dq, dk, dv], inputs.heads);
 
         let tiles = &self.queries;
         let shared = self.tile_bytes(2 * tiles.rows + 4 * tiles.columns);
-        let first = [to(dq), launch::ptr(&delta), launch::ptr(dy), launch::ptr(out), launch::ptr(lse)];
+        let first = [dq_to, launch::ptr(&delta), launch::ptr(dy), launch::ptr(out), launch::ptr(lse)];
         let strides = strides(inputs);
         let args =
             [&first[..], &qkv(inputs), &tables, &[stride(&dq.value)], &strides, &sizes(inputs)].concat();
@@ -156,7 +156,7 @@ impl Flash {
         let tiles = &self.keys;
         let shared =
             self.tile_bytes(2 * tiles.rows + 4 * tiles.columns) + 4 * tiles.columns * size_of::<f32>();
-        let first = [to(dk), to(dv), launch::ptr(dy), launch::ptr(lse), launch::ptr(&delta)];
+        let first = [dk_to, dv_to, launch::ptr(dy), launch::ptr(lse), launch::ptr(&delta)];
         let own = [stride(&dk.value), stride(&dv.value)];
         let args = [&first[..], &qkv(inputs), &tables, &own, &strides, &sizes(inputs)].concat();
         self.launch(gpu, "flash_backward_keys", inputs.heads.key, tiles, shared, inputs, &args)
@@ -189,7 +189,16 @@ impl Flash {
 }
 
 pub(super) fn qkv(inputs: &Inputs) -> [Arg; 3] {
-    [&inputs.q, &inputs.k, &inputs.v].map(|x| launch::column(&x.value, x.start))
+    let Heads { query, key, dim, .. } = inputs.heads;
+    [(&inputs.q, query), (&inputs.k, key), (&inputs.v, key)]
+        .map(|(x, count)| launch::columns(&x.value, x.start, count * dim))
+}
+
+/// Where the gradients of q, k and v go.
+pub(super) fn gradients(targets: [&Target; 3], heads: Heads) -> [Arg; 3] {
+    let [q, k, v] = targets;
+    [(q, heads.query), (k, heads.key), (v, heads.key)]
+        .map(|(to, count)| launch::columns(&to.value, to.start, count * heads.dim))
 }
 
 pub(super) fn strides(inputs: &Inputs) -> [Arg; 3] {

@@ -4,6 +4,9 @@
 // groups of four warps have 64 keys each, whose dK and dV stay in registers; products are transposed, so that their
 // rows are keys, and P^T and dS^T come as left factors for dV and dK as they are. dS goes through shared memory for dQ,
 // of which each group has 64 rows; parts of dQ wait in shared memory for the tile on the diagonal, the last one added.
+#ifdef ELEM_BF16
+#include "warpgroup.cuh"
+
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 constexpr int TILE = 128, TILES = 4, GROUP = 128, THREADS = 2 * GROUP;
 constexpr int BYTES = tile_bytes(TILE), HALF = BYTES / 2;
@@ -31,12 +34,6 @@ DEVICE void as_left(u32 (&a)[8][4], const float (&c)[16][4]) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
             a[k][i] = round_bf16x2(c[2 * k + i / 2][i % 2 * 2], c[2 * k + i / 2][i % 2 * 2 + 1]);
-}
-
-DEVICE void store_matrices(u32 address, const u32 (&x)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(x[0]),
-                 "r"(x[1]), "r"(x[2]), "r"(x[3])
-                 : "memory");
 }
 
 DEVICE void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
@@ -226,7 +223,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
             // dS^T: of each half of the queries a row for each key.
 #pragma unroll
             for (int n = 0; n < 8; n++)
-                store_matrices(base + AT_DS + n / 4 * BYTES +
+                store_matrices<false>(base + AT_DS + n / 4 * BYTES +
                                    further(piece(64 * group + 16 * warp + lane % 16, lane / 16), n % 4),
                                right[n]);
             show_products();
@@ -287,3 +284,4 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     __trap();
 #endif
 }
+#endif

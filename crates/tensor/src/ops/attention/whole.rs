@@ -50,7 +50,7 @@ pub(super) fn backward(
     lse: &Tensor,
     inputs: &Inputs,
 ) -> Result<()> {
-    let to = [dq, dk, dv].map(|target| launch::column(&target.value, target.start));
+    let to = flash::gradients([dq, dk, dv], inputs.heads);
     let own = [dq, dk, dv].map(|target| flash::stride(&target.value));
     let heads = inputs.heads.query;
     let args = [
