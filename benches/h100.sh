@@ -31,7 +31,10 @@ step --model granite-4.0-h-350m --optimizer adamw --set train.kernels=plain
 step --model qwen-block-muon --optimizer adamw --detail --compare
 step --model qwen-block-muon --optimizer adamw --precision bf16 --detail
 step --model qwen-block-muon --optimizer muon --ortho gram
+step --model qwen-block-muon --optimizer adamw --precision bf16 --set optimizer.state=bf16
 step --model qwen-block-muon --optimizer muon --ortho gram --precision bf16
+step --model qwen-block-muon --optimizer muon --ortho gram --precision bf16 --set optimizer.state=bf16 --detail
+step --model qwen-block-muon --optimizer muon --ortho gram --precision bf16 --set optimizer.state=bf16 --set optimizer.split=heads
 END
 part lengths <<'END'
 step --model granite-4.0-h-350m --optimizer adamw --batch 16 --seq 512
