@@ -240,8 +240,11 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
         release(barriers, before);
         settle(sum);
 
+        float factor = job.by ? job.by[block.member] : 1.0f;
+        if (job.power == 2) factor *= factor;
+        float alpha = factor * job.alpha, beta = factor * job.beta, diagonal = factor * job.diagonal;
 #pragma unroll
-        for (int i = 0; i < 128; i++) sum[i / 4][i % 4] *= job.alpha;
+        for (int i = 0; i < 128; i++) sum[i / 4][i % 4] *= alpha;
         if (job.beta != 0.0f) {
 #pragma unroll
             for (int part = 0; part < 2; part++, step(ring)) {
@@ -253,8 +256,8 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
                     u32 pair, place = from + g / 8 * BOX + h * 8 * 128 + ((g % 8 ^ lane / 4) << 4);
                     asm volatile("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(place));
                     float *to = sum[part * 16 + g] + 2 * h;
-                    to[0] += job.beta * __uint_as_float(pair << 16);
-                    to[1] += job.beta * __uint_as_float(pair & 0xffff0000u);
+                    to[0] += beta * __uint_as_float(pair << 16);
+                    to[1] += beta * __uint_as_float(pair & 0xffff0000u);
                 }
                 meet_group(index); // until all of it have read
                 release(barriers, ring.stage);
@@ -264,15 +267,13 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
             int row = half * ROWS + index * 64 + warp * 16 + lane / 4, column = lane % 4 * 2;
 #pragma unroll
             for (int i = 0; i < 128; i++) {
-                if (row + i / 2 % 2 * 8 == i / 4 * 8 + column + i % 2) sum[i / 4][i % 4] += job.diagonal;
+                if (row + i / 2 % 2 * 8 == i / 4 * 8 + column + i % 2) sum[i / 4][i % 4] += diagonal;
             }
         }
-        float factor = job.by ? job.by[block.member] : 1.0f;
-        if (job.power == 2) factor *= factor;
 #pragma unroll
         for (int i = 0; i < 64; i++) {
             const float *pair = sum[i / 2] + i % 2 * 2;
-            result.pairs[i] = round_bf16x2(factor * pair[0], factor * pair[1]);
+            result.pairs[i] = round_bf16x2(pair[0], pair[1]);
         }
         result.block = block;
         result.first = first;
