@@ -66,7 +66,7 @@ impl Bank {
         Ok(())
     }
 
-    /// `d = alpha a b + beta c`, all polynomials in one Gram matrix.
+    /// `d = alpha a b + beta c`, symmetric but for rounding.
     pub(super) fn symmetric(
         &self,
         d: &Tensor,
@@ -80,7 +80,25 @@ impl Bank {
         Ok(())
     }
 
-    /// The same for the Q of [`Bank::apply`], which is to be `.. + diagonal I`: what of the diagonal is left for that.
+    /// `d = a b + beta c`, every element of it; where it is the Q of [`Bank::apply`], made ready for that.
+    pub(super) fn product(
+        &mut self,
+        d: &Tensor,
+        a: &Tensor,
+        b: &Tensor,
+        (beta, c): (f32, &Tensor),
+        last: bool,
+    ) -> Result<()> {
+        linalg::affine(d, 1.0, a, b, beta, c)?;
+        if let Some(by) = last.then(|| self.by.take()).flatten() {
+            linalg::finish(d, Finish { diagonal: 0.0, by: Some((&by, 1)) })?;
+        }
+        self.round(d);
+        Ok(())
+    }
+
+    /// [`Bank::symmetric`] for the Q of [`Bank::apply`], which is to be `.. + diagonal I`: what of the diagonal is left for
+    /// that.
     pub(super) fn last(
         &mut self,
         d: &Tensor,
@@ -100,9 +118,16 @@ impl Bank {
         Ok(if here { 0.0 } else { diagonal })
     }
 
+    /// `X = Q^T X` (`X Q` where X is tall): what Q is the product of, one after the other.
+    pub(super) fn apply_in_order(&mut self, q: &Tensor) -> Result<()> {
+        let q = Factor::from(q);
+        self.apply(if self.wide { q.t() } else { q }, 0.0)
+    }
+
     /// `X = Q X + a X` (`X Q + a X` where X is tall).
-    pub(super) fn apply(&mut self, q: &Tensor, a: f32) -> Result<()> {
-        let (left, right) = if self.wide { (q, &self.x) } else { (&self.x, q) };
+    pub(super) fn apply<'a>(&mut self, q: impl Into<Factor<'a>>, a: f32) -> Result<()> {
+        let (q, x) = (q.into(), Factor::from(&self.x));
+        let (left, right) = if self.wide { (q, x) } else { (x, q) };
         if a == 0.0 {
             linalg::matmul(&self.next, false, 1.0, left, right)?;
         } else {

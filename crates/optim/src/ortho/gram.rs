@@ -2,8 +2,13 @@
 //! made anew, which half precision needs, after two steps.
 //!
 //! In bf16 a Q rounds to 2^-9 of its largest entry, which turns the singular vectors by that. Of the sets, `you` turns
-//! them least on an H100 (asymmetry 1.1e-2 on normal entries; jordan 1.8e-2, polar-express 3.4e-2, at condition 1e4
-//! 0.24, 0.30 and 0.85), hence the default. Momenta of high condition want newton-schulz (8e-3) or polar.
+//! them least (on an H100, all products by cuBLAS: asymmetry 1.1e-2 on normal entries; jordan 1.8e-2, polar-express
+//! 3.4e-2, at condition 1e4 0.24, 0.30 and 0.85), hence the default. Momenta of high condition want newton-schulz (8e-3)
+//! or polar.
+//!
+//! Polynomials in R commute only up to rounding, so which products may be computed by halves, and in which order, counts
+//! (docs/performance-log.md): R of the next step as (P R) P is symmetric whatever the rounding; Q is not, and is
+//! computed whole.
 
 use tensor::Tensor;
 
@@ -24,12 +29,12 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
     for (i, [a, b, c]) in steps.iter().map(|k| k.map(|k| k as f32)).enumerate() {
         let restarts = i == RESTART;
         if restarts {
-            bank.apply(&q, 0.0)?;
+            bank.apply_in_order(&q)?;
             bank.gram(&r)?;
         }
         let (first, last) = (i == 0 || restarts, i + 1 == RESTART || i + 1 == steps.len());
-        // Q of this step is p(R) = a I + b R + c R^2, of which Z has all but `rest` I; that of the steps since the last
-        // start is their product.
+        // P of this step is p(R) = a I + b R + c R^2, of which Z has all but `rest` I; Q is the product of those since the
+        // last start, in this order.
         let rest = if first && last {
             bank.last(&z, c, &r, &r, (b, &r), a)?
         } else {
@@ -37,17 +42,13 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
             a
         };
         if !first {
-            if last {
-                bank.last(&free, 1.0, &q, &z, (a, &q), 0.0)?;
-            } else {
-                bank.symmetric(&free, 1.0, &q, &z, (a, &q))?;
-            }
+            bank.product(&free, &q, &z, (a, &q), last)?;
             std::mem::swap(&mut q, &mut free);
         }
-        // R of the next step is p(R) R p(R).
+        // R of the next step is (P R) P, symmetric whatever the rounding; P R is so as far as they commute.
         if !last {
-            bank.symmetric(&free, 1.0, &r, &z, (a, &r))?;
-            bank.symmetric(&r, 1.0, &z, &free, (a, &free))?;
+            bank.symmetric(&free, 1.0, &z, &r, (a, &r))?;
+            bank.symmetric(&r, 1.0, &free, &z, (a, &free))?;
         }
         if first {
             if rest != 0.0 {
@@ -57,6 +58,6 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
             std::mem::swap(&mut q, &mut z);
         }
     }
-    bank.apply(&q, 0.0)?;
+    bank.apply_in_order(&q)?;
     Ok(bank.x)
 }

@@ -14,6 +14,6 @@ pub use product::{Factor, affine, matmul};
 pub use qr::qr;
 pub use svd::{Svd, polar_f64, svd};
 pub(crate) use symmetric::SOURCE as SYMMETRIC;
-pub use symmetric::{Finish, symmetric, symmetric_finished};
+pub use symmetric::{Finish, finish, symmetric, symmetric_finished};
 pub(crate) use transpose::SOURCE;
 pub use transpose::transpose;

@@ -24,9 +24,12 @@ pub struct Finish<'a> {
     pub by: Option<(&'a Tensor, i32)>,
 }
 
-/// As [`affine`](super::affine), where the caller knows that `a b` and `c` are symmetric: `X X^T`, or powers of one
-/// symmetric matrix. Without `c`, `d = alpha a b`. What is computed once for both sides of the diagonal is symmetric to
-/// the bit: all on the CPU, all but blocks of 256 on the diagonal by `symmetric.cu`, nothing by cuBLAS.
+/// As [`affine`](super::affine), where the caller knows that `a b` and `c` are symmetric: `X X^T`, or products of powers
+/// of one symmetric matrix. Without `c`, `d = alpha a b`. What is computed once for both sides of the diagonal is
+/// symmetric to the bit: all on the CPU, all but blocks of 256 on the diagonal by `symmetric.cu`, nothing by cuBLAS.
+///
+/// In half precision powers of one matrix commute only up to rounding, and iterations can amplify what is lost where a
+/// half is taken for the whole: let `b`, which may be read as its transpose, be the factor that is symmetric.
 pub fn symmetric<'a>(
     d: &Tensor,
     alpha: f32,
@@ -56,25 +59,25 @@ pub fn symmetric_finished<'a>(
     match d.device() {
         Device::Cpu => {
             product::symmetric_on_cpu(d, alpha, a, b, summand)?;
-            finish_on_cpu(d, r, finish);
-            Ok(())
+            self::finish(d, finish)
         }
         Device::Cuda(gpu) => {
             if suits(gpu, d, a, b, summand) {
                 return blocks(gpu, d, alpha, a, b, summand, finish);
             }
             whole(gpu, d, alpha, a, b, summand)?;
-            finish_on_gpu(gpu, d, r, finish)
+            self::finish(d, finish)
         }
     }
 }
 
-/// Whether `symmetric.cu` takes it: the copy engine wants rows that start at multiples of 16 bytes.
+/// Whether `symmetric.cu` takes it, which spares nothing where all is one block: the copy engine wants rows that start at multiples of 16 bytes.
 fn suits(gpu: &Gpu, d: &Tensor, a: Factor, b: Factor, summand: Option<(f32, &Tensor)>) -> bool {
     let (l, r, k) = a.shape();
     let tensors = [Some(d), Some(a.tensor), Some(b.tensor), summand.map(|(_, c)| c)];
     let blocks = r / SIDE;
     gpu.is_hopper()
+        && blocks > 1
         && r.is_multiple_of(SIDE)
         && (k.is_multiple_of(8) || a.transposed && !b.transposed)
         && (1..1 << 20).contains(&k)
@@ -147,6 +150,18 @@ fn halves(gpu: &Gpu, d: &Tensor, alpha: f32, a: Factor, b: Factor) -> Result<()>
     };
     gpu.gemm(&Gemm { m: half, a: below(whole.a), c: below(whole.c), ..whole })?;
     transpose::mirror(gpu, d, l, r)
+}
+
+/// [`Finish`] in a pass of its own, over `d [L, r, r]`.
+pub fn finish(d: &Tensor, finish: Finish) -> Result<()> {
+    let (_, _, r) = dims(d);
+    match d.device() {
+        Device::Cpu => {
+            finish_on_cpu(d, r, finish);
+            Ok(())
+        }
+        Device::Cuda(gpu) => finish_on_gpu(gpu, d, r, finish),
+    }
 }
 
 fn finish_on_cpu(d: &Tensor, r: usize, finish: Finish) {
