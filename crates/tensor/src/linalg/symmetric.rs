@@ -71,7 +71,8 @@ pub fn symmetric_finished<'a>(
     }
 }
 
-/// Whether `symmetric.cu` takes it, which spares nothing where all is one block: the copy engine wants rows that start at multiples of 16 bytes.
+/// Whether `symmetric.cu` takes it: the copy engine wants rows that start at multiples of 16 bytes, and of a single block
+/// nothing is spared.
 fn suits(gpu: &Gpu, d: &Tensor, a: Factor, b: Factor, summand: Option<(f32, &Tensor)>) -> bool {
     let (l, r, k) = a.shape();
     let tensors = [Some(d), Some(a.tensor), Some(b.tensor), summand.map(|(_, c)| c)];

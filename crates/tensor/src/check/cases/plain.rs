@@ -50,8 +50,8 @@ pub fn matmul(sizes: [usize; 4], (ta, tb): (bool, bool), accumulate: bool) -> Ca
     )
 }
 
-/// `R = alpha X X^T`, or `X^T X` where `tall`, and `by^2 (R R + beta R + I / 2)`: `sizes` are batch, side of R and length of
-/// the sums.
+/// `R = alpha X X^T`, or `X^T X` where `tall`, `P = by^2 (R R + beta R + I / 2)` and `P R + beta P`: `sizes` are batch, side
+/// of R and length of the sums.
 pub fn symmetric([batch, rank, depth]: [usize; 3], tall: bool) -> Case {
     const BETA: f32 = -0.5;
     let alpha = 1.0 / depth as f32;
@@ -61,11 +61,12 @@ pub fn symmetric([batch, rank, depth]: [usize; 3], tall: bool) -> Case {
         let factor = Factor::from(x);
         let (left, right) = if tall { (factor.t(), factor) } else { (factor, factor.t()) };
         let room = || device.empty(&[batch, rank, rank], x.dtype());
-        let (r, p) = (room()?, room()?);
+        let (r, p, q) = (room()?, room()?, room()?);
         linalg::symmetric(&r, alpha, left, right, None)?;
         let finish = Finish { diagonal: 0.5, by: Some((by, 2)) };
         linalg::symmetric_finished(&p, 1.0, &r, &r, Some((BETA, &r)), finish)?;
-        Ok(vec![r, p])
+        linalg::symmetric(&q, 1.0, &p, &r, Some((BETA, &p)))?;
+        Ok(vec![r, p, q])
     };
     let reference = move |x: &[Vec<f64>]| {
         let (sizes, all) = ([batch, rank, depth, rank], batch * rank * rank);
@@ -77,13 +78,15 @@ pub fn symmetric([batch, rank, depth]: [usize; 3], tall: bool) -> Case {
             let (member, at) = (i / (rank * rank), i % (rank * rank));
             *p = (*p + if at.is_multiple_of(rank + 1) { 0.5 } else { 0.0 }) * x[1][member].powi(2);
         }
-        vec![r, p]
+        let mut q: Vec<f64> = p.iter().map(|p| f64::from(BETA) * p).collect();
+        reference::matmul(&mut q, 1.0, (&p, false), (&r, false), [batch, rank, rank, rank]);
+        vec![r, p, q]
     };
     Case::plain(
         "symmetric",
         format!("batch {batch} R{rank} K{depth}{}", if tall { " tall" } else { "" }),
         vec![Input::value("x", &shape), Input::vector("by", &[batch], 1.0, 0.3)],
-        Plain { run: Box::new(run), compared: named(&["r", "p"]), reference: Box::new(reference) },
+        Plain { run: Box::new(run), compared: named(&["r", "p", "q"]), reference: Box::new(reference) },
     )
 }
 
