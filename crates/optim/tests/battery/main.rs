@@ -183,13 +183,14 @@ fn a_restored_optimizer_continues_bit_for_bit() {
 
 #[test]
 fn a_bank_is_stepped_as_its_members_would_be_alone() {
-    for (name, settings) in all() {
+    let both = |row| [(row, Common::default()), (row, state::in_bf16())];
+    for ((name, settings), common) in all().into_iter().flat_map(both) {
         let together = params(Precision::F32, shapes());
-        let mut run = Run::new(name, settings, Common::default(), &together);
+        let mut run = Run::new(name, settings, common, &together);
         let alone: Vec<_> =
             together.specs().iter().map(|spec| params(Precision::F32, vec![spec.clone()])).collect();
         let mut runs: Vec<Run> =
-            alone.iter().map(|params| Run::new(name, settings, Common::default(), params)).collect();
+            alone.iter().map(|params| Run::new(name, settings, common, params)).collect();
         for t in 1..=3 {
             let grads = gradients(together.specs(), t);
             run.step(&together, &grads, RATES);
@@ -199,7 +200,7 @@ fn a_bank_is_stepped_as_its_members_would_be_alone() {
         }
         for (i, params) in alone.iter().enumerate() {
             let (a, b) = (together.weight(i).unwrap(), params.weight(0).unwrap());
-            assert!(a == b, "{name} {settings}: {}", together.specs()[i].name);
+            assert!(a == b, "{name} {settings} {:?}: {}", common.state, together.specs()[i].name);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use optim::{AdamWSettings, Common, Error, Optimizer, Rates, StateType};
 use tensor::Precision;
-use tensor::params::{ParamSpec, Params};
+use tensor::params::ParamSpec;
 
 use super::{all, in_f32, reference};
 use crate::setup::{Run, distance, gradients, params, shapes};
@@ -13,7 +13,7 @@ const RATES: Rates = Rates { matrices: 0.02, rest: 0.003 };
 /// Entries of one weight that all have the same gradients.
 const ENTRIES: usize = 1 << 14;
 
-fn in_bf16() -> Common {
+pub(super) fn in_bf16() -> Common {
     Common { state: StateType::Bf16, ..Common::default() }
 }
 
@@ -42,29 +42,6 @@ fn every_optimizer_with_state_in_bf16_stays_near_its_formula() {
         for (name, values) in run.state(&params) {
             let held = values.iter().all(|x| x.to_bits().trailing_zeros() >= 16);
             assert!(held != name.ends_with(".neuron_moments"), "{name}");
-        }
-    }
-}
-
-#[test]
-fn a_bank_with_state_in_bf16_is_stepped_as_its_members_would_be_alone() {
-    for (name, settings) in all() {
-        let together = params(Precision::F32, shapes());
-        let mut run = Run::new(name, settings, in_bf16(), &together);
-        let alone: Vec<Params> =
-            shapes().into_iter().map(|spec| params(Precision::F32, vec![spec])).collect();
-        let mut runs: Vec<Run> =
-            alone.iter().map(|params| Run::new(name, settings, in_bf16(), params)).collect();
-        for t in 1..=3 {
-            let grads = gradients(together.specs(), t);
-            run.step(&together, &grads, RATES);
-            for ((run, params), grad) in runs.iter_mut().zip(&alone).zip(grads) {
-                run.step(params, &[grad], RATES);
-            }
-        }
-        for (i, params) in alone.iter().enumerate() {
-            let (a, b) = (together.weight(i).unwrap(), params.weight(0).unwrap());
-            assert!(a == b, "{name} {settings}: {}", together.specs()[i].name);
         }
     }
 }
