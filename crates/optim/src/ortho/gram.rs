@@ -11,9 +11,9 @@
 //! computed whole.
 
 use tensor::Tensor;
+use tensor::linalg::{self, Finish};
 
 use super::fixed::{self, Bank};
-use super::kernels;
 use crate::error::Result;
 
 /// The step before which X and its Gram matrix are made anew.
@@ -52,7 +52,7 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
         }
         if first {
             if rest != 0.0 {
-                kernels::add_to_diagonal(&z, rest)?;
+                linalg::finish(&z, Finish { diagonal: rest, by: None })?;
                 bank.round(&z);
             }
             std::mem::swap(&mut q, &mut z);

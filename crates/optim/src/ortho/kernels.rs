@@ -134,23 +134,6 @@ pub(super) fn taken(gpu: &Gpu, x: &Tensor, dtype: DType) -> Result<Start> {
     Start::new(gpu, y, &sums)
 }
 
-/// `R + a I` in place, for each member of `[L, r, r]`.
-pub(super) fn add_to_diagonal(r: &Tensor, a: f32) -> Result<()> {
-    let (members, rank) = (r.shape()[0], r.cols());
-    match r.device() {
-        Device::Cpu => {
-            r.write().chunks_exact_mut(rank * rank).for_each(|r| {
-                r.iter_mut().step_by(rank + 1).for_each(|x| *x += a);
-            });
-            Ok(())
-        }
-        Device::Cuda(gpu) => {
-            let args = [Arg::Ptr(r.ptr()), Arg::I32(rank as i32), Arg::F32(a)];
-            launch(gpu, r.dtype(), "add_to_diagonal", [rank.div_ceil(THREADS as usize), members], &args)
-        }
-    }
-}
-
 /// Columns of `u [L, m, r]` whose singular value is at most `share` of the largest become zero.
 pub(super) fn drop_columns(u: &Tensor, s: &Tensor, share: f32) -> Result<()> {
     let [l, m, r] = [0, 1, 2].map(|i| u.shape()[i]);

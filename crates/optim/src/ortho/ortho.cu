@@ -133,14 +133,6 @@ extern "C" __global__ void scaled(float* y, const float* x, i64 size, const floa
     EACH(i, size, 1) y[blockIdx.y * size + i] = x[blockIdx.y * size + i] * factor;
 }
 
-// R [rank, rank] of each member += a I.
-extern "C" __global__ void add_to_diagonal(elem* r, int rank, float a) {
-    EACH(i, rank, 1) {
-        elem* at = r + (blockIdx.y * (i64)rank + i) * rank + i;
-        *at = store(load(*at) + a);
-    }
-}
-
 // Columns of U [rows, rank] whose singular value is at most share of the first become 0.
 extern "C" __global__ void drop_columns(float* u, const float* s, int rows, int rank, float share) {
     u += blockIdx.y * (i64)rows * rank;

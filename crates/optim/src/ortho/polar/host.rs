@@ -4,7 +4,7 @@
 //! been multiplied 25-fold, which well-conditioned matrices, done after it, do not show; later phases go step by step.
 
 use rayon::prelude::*;
-use tensor::linalg::{self, Factor};
+use tensor::linalg::{self, Factor, Finish};
 use tensor::{DType, Device, Tensor};
 
 use super::schedule::PURIFY;
@@ -126,7 +126,7 @@ impl Member {
                 linalg::symmetric(&self.r, 1.0, &z, &t, Some((a, &t)))?;
             }
             if i == 0 {
-                kernels::add_to_diagonal(&z, a)?;
+                linalg::finish(&z, Finish { diagonal: a, by: None })?;
                 std::mem::swap(&mut q, &mut z);
             }
         }
@@ -150,7 +150,7 @@ impl Iterate for Member {
 
     fn polish(&mut self) -> Result<()> {
         let q = self.room[0].clone();
-        kernels::add_to_diagonal(&self.r, -1.0)?;
+        linalg::finish(&self.r, Finish { diagonal: -1.0, by: None })?;
         linalg::symmetric(&q, 0.375, &self.r, &self.r, Some((-0.5, &self.r)))?;
         self.apply(&q, true)
     }
