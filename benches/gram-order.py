@@ -11,10 +11,12 @@ SETS = {
     "you": [(4.0848, -6.8946, 2.9270), (3.9505, -6.3029, 2.6377), (3.7418, -5.5913, 2.3037),
             (2.8769, -3.1427, 1.2046), (2.8366, -3.0525, 1.2012)],
     "jordan": [(3.4445, -4.7750, 2.0315)] * 5,
-    "polar-express": [(8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518),
-                      (3.3184, -2.4885, 0.5100), (2.3007, -1.6689, 0.4188)],
+    "polar-express": [(a / 1.01, b / 1.01**3, c / 1.01**5) for a, b, c in [
+        (8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518), (3.3184, -2.4885, 0.5100),
+        (2.3007, -1.6689, 0.4188)]],
 }
-BLOCK, RESTART = 256, 2
+BLOCK = 256
+FORMS = {"whole": 2, "halves": 2, "apart": 2, "together": 2, "gram.rs": 3} # the step before which X is made anew
 
 
 def rounded(x):
@@ -27,37 +29,44 @@ def mirrored(d):
     return rounded(d)
 
 
-def halves(a, b, s, c, alpha=1.0):
-    return mirrored(alpha * (a @ b.T) + s * c)
+def halves(a, b, s=0.0, c=0.0, alpha=1.0, diagonal=0.0):
+    return mirrored(alpha * (a @ b.T) + s * c + diagonal * torch.eye(len(a)))
 
 
-def whole(a, b, s, c, alpha=1.0):
+def whole(a, b, s=0.0, c=0.0, alpha=1.0):
     return rounded(alpha * (a @ b) + s * c)
 
 
 def gram(x, steps, form):
-    """`whole`: every product so, in the old order; `old`: the same by halves; `new`: as crates/optim/src/ortho/gram.rs."""
-    product = whole if form == "whole" else halves
+    """The steps as crates/optim/src/ortho/gram.rs has them, and as it had them.
+
+    `whole`: Z = b R + c R^2, Q <- Q Z + a Q, R <- Z (R Z + a R) + ..; `halves`: the same, by halves; `apart`: Z R and W Z
+    by halves, Q whole, P = Z + a I rounded for Q alone; `together`: P rounded for both; `gram.rs`: X made anew later.
+    """
+    by_halves, restart = form != "whole", FORMS[form]
+    product, old = halves if by_halves else whole, form in ("whole", "halves")
     x = rounded(x / x.norm())
-    square = lambda x: rounded(x @ x.T) if form == "whole" else mirrored(x @ x.T)
-    r, q = square(x), None
+    r, q = product(x, x if by_halves else x.T), None
     for i, (a, b, c) in enumerate(steps):
-        if i == RESTART:
-            x = rounded((q.T if form == "new" else q) @ x)
-            r = square(x)
-        first, last = i in (0, RESTART), i + 1 in (RESTART, len(steps))
+        if i == restart:
+            x = rounded((q if old else q.T) @ x)
+            r = product(x, x if by_halves else x.T)
+        first, last = i in (0, restart), i + 1 in (restart, len(steps))
+        if form in ("together", "gram.rs"):
+            p = halves(r, r, b, r, c, a)
+            q = p if first else whole(q, p)
+            if not last:
+                r = halves(halves(p, r), p)
+            continue
         z = product(r, r, b, r, c)
         if not first:
-            q = whole(q, z, a, q) if form == "new" else product(q, z, a, q)
-        if not last and form == "new":
-            w = halves(z, r, a, r)
-            r = halves(w, z, a, w)
-        elif not last:
-            w = product(r, z, a, r)
-            r = product(z, w, a, w)
+            q = product(q, z, a, q) if old else whole(q, z, a, q)
+        if not last:
+            w = product(r, z, a, r) if old else halves(z, r, a, r)
+            r = product(z, w, a, w) if old else halves(w, z, a, w)
         if first:
             q = rounded(z + a * torch.eye(len(r)))
-    return rounded((q.T if form == "new" else q) @ x)
+    return rounded((q if old else q.T) @ x)
 
 
 def main():
@@ -65,10 +74,13 @@ def main():
     for rank, length in zip(numbers[::2], numbers[1::2]):
         torch.manual_seed(0)
         normal = torch.randn(rank, length)
-        for kind, x in [("normal", normal), ("columns of condition 100", normal * torch.logspace(0, -2, length))]:
+        left, right = (torch.linalg.qr(torch.randn(n, rank))[0] for n in (rank, length))
+        sets = [("normal", normal), ("columns of condition 100", normal * torch.logspace(0, -2, length)),
+                ("condition 1e4", left * torch.logspace(0, -4, rank) @ right.T)]
+        for kind, x in sets:
             for name, steps in SETS.items():
                 told = []
-                for form in ("whole", "old", "new"):
+                for form in FORMS:
                     y = gram(x, steps, form)
                     h = y @ (x / x.norm()).T
                     asymmetry = (h - h.T).norm() / h.norm()
