@@ -120,10 +120,7 @@ impl Layers for Granite {
         };
         let (x, normed) =
             ops::residual_norm(tape, x, &mixed, self.multiplier(), &layer.post_norm, self.eps())?;
-        let fused = ops::linear(tape, &normed, &layer.gate_up, None)?;
-        let ff = self.config.shared_intermediate_size;
-        let active = ops::swiglu(tape, &Cols::new(&fused, 0, ff), &Cols::new(&fused, ff, ff))?;
-        let y = ops::linear(tape, &active, &layer.down, None)?;
+        let y = ops::feed_forward(tape, &normed, &layer.gate_up, &layer.down)?;
         Ok((x, y))
     }
 }

@@ -85,16 +85,16 @@ impl Layers for Qwen2 {
         let layer = &self.layers[i];
         let mixed = layer.attention.forward(tape, normed, layout, Some(&self.rope))?;
         let (x, normed) = ops::residual_norm(tape, x, &mixed, 1.0, &layer.post_norm, self.eps)?;
-        let fused = layer.gate_up.iter().map(|weight| ops::linear(tape, &normed, weight, None));
-        let active = match &fused.collect::<tensor::Result<Vec<_>>>()?[..] {
-            [both] => {
-                let width = both.value.cols() / 2;
-                ops::swiglu(tape, &Cols::new(both, 0, width), &Cols::new(both, width, width))?
+        let y = match &layer.gate_up[..] {
+            [both] => ops::feed_forward(tape, &normed, both, &layer.down)?,
+            [gate, up] => {
+                let [gate, up] =
+                    [gate, up].map(|weight| ops::linear(tape, &normed, weight, None).map(|x| Cols::all(&x)));
+                let active = ops::swiglu(tape, &gate?, &up?)?;
+                ops::linear(tape, &active, &layer.down, None)?
             }
-            [gate, up] => ops::swiglu(tape, &Cols::all(gate), &Cols::all(up))?,
             _ => unreachable!("there are two projections, or one of both"),
         };
-        let y = ops::linear(tape, &active, &layer.down, None)?;
         Ok((x, y))
     }
 }

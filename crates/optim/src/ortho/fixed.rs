@@ -70,7 +70,13 @@ impl Bank {
     }
 
     /// `d = a I + b R + c R^2`; where it is the `last` before X is multiplied by it, made ready for that.
-    pub(super) fn polynomial(&mut self, d: &Tensor, [a, b, c]: [f32; 3], r: &Tensor, last: bool) -> Result<()> {
+    pub(super) fn polynomial(
+        &mut self,
+        d: &Tensor,
+        [a, b, c]: [f32; 3],
+        r: &Tensor,
+        last: bool,
+    ) -> Result<()> {
         let by = last.then(|| self.by.take()).flatten();
         let finish = Finish { diagonal: a, by: by.as_ref().map(|by| (by, 1)) };
         linalg::symmetric_finished(d, c, r, r, Some((b, r)), finish)?;

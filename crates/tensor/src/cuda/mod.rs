@@ -51,4 +51,4 @@ pub use pool::{DeviceBuf, PoolStats};
 pub use profile::{Cost, Work};
 pub use solver::Svd;
 pub use staged::{Lane, Staged};
-pub use tma::TensorMap;
+pub use tma::{CLUSTER_SHARED, CLUSTER_THREADS, TensorMap};

@@ -13,10 +13,11 @@ use crate::device::DType;
 use crate::error::{Error, Result};
 
 /// The headers that every kernel may include, by name.
-const HEADERS: [(&CStr, &str); 3] = [
+const HEADERS: [(&CStr, &str); 4] = [
     (c"common.cuh", include_str!("common.cuh")),
     (c"tensor_cores.cuh", include_str!("tensor_cores.cuh")),
     (c"warpgroup.cuh", include_str!("warpgroup.cuh")),
+    (c"clusters.cuh", include_str!("clusters.cuh")),
 ];
 
 /// What NVRTC made of a source.

@@ -11,6 +11,12 @@ use crate::error::Result;
 /// Rows and columns of a box: 128 bytes of bf16 are as far as swizzling goes.
 const SIDE: u32 = 64;
 
+/// Threads of a block of the kernels that work in clusters (`clusters.cuh`).
+pub const CLUSTER_THREADS: u32 = 384;
+/// Bytes of shared memory of each: four stages of pieces `[128, 64]` and `[256, 64]`, two results of `[64, 128]` on their
+/// way out, and up to 1024 for their alignment.
+pub const CLUSTER_SHARED: usize = (4 * (128 + 256) * 64 + 2 * 64 * 128) * 2 + 1024;
+
 /// Bf16 matrices `[members, rows, columns]`, to be copied to shared memory in boxes of 64 x 64 whose lines of 128 bytes are
 /// swizzled; beyond a matrix's edge boxes hold zeros.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -33,9 +33,9 @@ DEVICE void multiply(float (&c)[16][4], u64 a, u64 b, int keep) {
                  : "l"(a), "l"(b), "r"(keep));
 }
 
-// C [64, 256] = (keep ? C : 0) + A [64, 16] B [16, 256], both in shared memory with the sum along their rows, or where they
-// are turned along their columns.
-template <int TURNED> DEVICE void multiply(float (&c)[32][4], u64 a, u64 b, int keep) {
+// C [64, 256] = (keep ? C : 0) + A [64, 16] B [16, 256], both in shared memory with the sum along their rows, or where one
+// is turned along its columns.
+template <int A_TURNED, int B_TURNED> DEVICE void multiply(float (&c)[32][4], u64 a, u64 b, int keep) {
     asm volatile("{\n"
                  ".reg .pred keep;\n"
                  "setp.ne.b32 keep, %130, 0;\n"
@@ -48,12 +48,12 @@ template <int TURNED> DEVICE void multiply(float (&c)[32][4], u64 a, u64 b, int 
                  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
                  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
                  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-                 "%128, %129, keep, 1, 1, %131, %131;\n"
+                 "%128, %129, keep, 1, 1, %131, %132;\n"
                  "}"
                  : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6), EIGHT(c, 8), EIGHT(c, 10), EIGHT(c, 12),
                    EIGHT(c, 14), EIGHT(c, 16), EIGHT(c, 18), EIGHT(c, 20), EIGHT(c, 22), EIGHT(c, 24), EIGHT(c, 26),
                    EIGHT(c, 28), EIGHT(c, 30)
-                 : "l"(a), "l"(b), "r"(keep), "n"(TURNED));
+                 : "l"(a), "l"(b), "r"(keep), "n"(A_TURNED), "n"(B_TURNED));
 }
 
 // C [64, 64] += A [64, 16] B [16, 64], both in shared memory with the sum along their columns.

@@ -1,101 +1,9 @@
 // Symmetric products of batches of bf16 matrices on the tensor cores of an H100: blocks of 256 x 256 on and below the
-// diagonal are computed, those above are their mirror images. Two multiprocessors, a cluster, share such a block, 128 rows
-// each: one warp of each brings pieces of the factors to shared memory by TMA, those of B to both, and two groups of four
-// warps multiply them (wgmma), 64 rows each. They take one block after the other, so that pieces of the next are on their
-// way, and multiplied, while results leave. Arrivals at barriers are ordered within a block of threads only, as wgmma and
-// TMA need no more: at the cluster's scope each would wait for all that the thread has ever written.
-#include "warpgroup.cuh"
-
-// What the driver's cuTensorMapEncodeTiled makes.
-struct __align__(64) TensorMap {
-    u64 words[16];
-};
+// diagonal are computed, those above are their mirror images. Pairs of multiprocessors (clusters.cuh) take one block after
+// the other, so that pieces of the next are on their way, and multiplied, while results leave.
+#include "clusters.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-// Rows of a block of the result; of those, rows of a multiprocessor; elements of the sums in a piece; pieces at a time.
-constexpr int SIDE = 256, ROWS = 128, DEPTH = 64, STAGES = 4;
-// Bytes of 64 x 64 elements, and of the pieces of both factors.
-constexpr int BOX = 64 * 64 * 2, STAGE = (ROWS + SIDE) / 64 * BOX;
-// Bytes of half of what a group of warps has to write, 64 x 128 elements.
-constexpr int OUT = 2 * BOX;
-
-DEVICE void barrier_init(u64 *barrier, int count) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(count));
-}
-
-// Arrives at the barrier of a multiprocessor of the cluster.
-DEVICE void barrier_arrive_at(u64 *barrier, int rank) {
-    asm volatile("{\n"
-                 ".reg .b32 there;\n"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-                 "}" ::"r"(shared_address(barrier)),
-                 "r"(rank)
-                 : "memory");
-}
-
-DEVICE void barrier_expect(u64 *barrier, int bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
-                 : "memory");
-}
-
-DEVICE void barrier_wait(u64 *barrier, int parity) {
-    asm volatile("{\n"
-                 ".reg .pred done;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n"
-                 "}" ::"r"(shared_address(barrier)),
-                 "r"(parity)
-                 : "memory");
-}
-
-// A box of 64 x 64 of a tensor [members, rows, columns], from (column, row) on.
-DEVICE void bring(u32 to, const TensorMap &map, int column, int row, int member, u64 *barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
-                 "[%2];" ::"r"(to),
-                 "l"(&map), "r"(shared_address(barrier)), "r"(column), "r"(row), "r"(member)
-                 : "memory");
-}
-
-// The same for both multiprocessors, to the same place and barrier of each.
-DEVICE void bring_both(u32 to, const TensorMap &map, int column, int row, int member, u64 *barrier) {
-    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
-                 "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
-                 "l"(&map), "r"(shared_address(barrier)), "r"(column), "r"(row), "r"(member), "h"((u16)3)
-                 : "memory");
-}
-
-// A box from shared memory to a tensor.
-DEVICE void send(const TensorMap &map, int column, int row, int member, u32 from) {
-    asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map), "r"(from),
-                 "r"(column), "r"(row), "r"(member)
-                 : "memory");
-}
-
-DEVICE void meet_group(int group) { asm volatile("bar.sync %0, 128;" ::"r"(group + 1) : "memory"); }
-DEVICE void meet_cluster() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-DEVICE void close_sends() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// Until what is on its way to the tensor has been read.
-DEVICE void wait_sends() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
-
-struct Barriers {
-    u64 full[STAGES], empty[STAGES];
-};
-
-// A place in the ring of stages, and how often it has been passed.
-struct Ring {
-    int stage, turn;
-};
-DEVICE void step(Ring &ring) {
-    if (++ring.stage == STAGES) {
-        ring.stage = 0;
-        ring.turn ^= 1;
-    }
-}
 
 // The block of a number, members one after the other, and of a member row by row.
 struct Block {
@@ -108,7 +16,7 @@ DEVICE Block block_of(int number, int blocks) {
 }
 
 struct Job {
-    int rank, depth, members;
+    int rank, depth, members, back;
     float alpha, beta, diagonal;
     const float *by;
     int power;
@@ -120,7 +28,7 @@ DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &c, con
                  int half, int blocks) {
     Ring ring = {0, 1};
     for (int n = blockIdx.x / 2; n < blocks * job.members; n += gridDim.x / 2) {
-        Block block = block_of(n, blocks);
+        Block block = block_of(job.back ? blocks * job.members - 1 - n : n, blocks);
         int row = block.row * SIDE + half * ROWS, column = block.column * SIDE;
         for (int k = 0; k < job.depth; k += DEPTH, step(ring)) {
             u64 *full = &barriers.full[ring.stage];
@@ -150,17 +58,6 @@ DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &c, con
         }
     }
 }
-
-// Tells both that a stage has been read by this group.
-DEVICE void release(Barriers &barriers, int stage) {
-    if (threadIdx.x % 128 < 2) barrier_arrive_at(&barriers.empty[stage], threadIdx.x % 128);
-}
-
-// A group of four warps.
-struct Group {
-    int index, warp, lane;
-    u32 out; // half of its result on its way out
-};
 
 // A result that has been rounded but not yet written: pairs of columns from 8 g on, in a row and that eight below.
 struct Pending {
@@ -211,7 +108,7 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
     bool pending = false;
     Pending result;
     for (int n = blockIdx.x / 2; n < blocks * job.members; n += gridDim.x / 2) {
-        Block block = block_of(n, blocks);
+        Block block = block_of(job.back ? blocks * job.members - 1 - n : n, blocks);
         int first = block.row * SIDE + half * ROWS + index * 64;
         float sum[32][4];
         int before = 0;
@@ -222,7 +119,7 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
 #pragma unroll
             for (int i = 0; i < DEPTH / 16; i++) {
                 int along = i * (TURNED ? 16 * 128 : 32);
-                multiply<TURNED>(sum, factor_at(a + along, BOX), factor_at(b + along, BOX), k + i);
+                multiply<TURNED, TURNED>(sum, factor_at(a + along, BOX), factor_at(b + along, BOX), k + i);
             }
             products_end();
             // All but the newest group of products is done, and the newest is under way while results are written.
@@ -285,8 +182,7 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
         put<2>(d, result, group);
         put<3>(d, result, group);
     }
-    // What is on its way has to be read before the shared memory goes.
-    if (threadIdx.x % 128 == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+    if (threadIdx.x % 128 == 0) wait_all_sends();
 }
 
 template <int TURNED>
@@ -295,41 +191,32 @@ DEVICE void product(const TensorMap &a, const TensorMap &b, const TensorMap &c, 
     __shared__ Barriers barriers;
     int side = job.rank / SIDE, blocks = side * (side + 1) / 2, half = blockIdx.x % 2;
     u32 stages = (shared_address(memory) + 1023) & ~1023u;
-    if (threadIdx.x == 0) {
-        for (int s = 0; s < STAGES; s++) {
-            barrier_init(&barriers.full[s], 1);
-            barrier_init(&barriers.empty[s], 4);
-        }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    }
-    meet_cluster();
+    open_barriers(barriers);
     if (threadIdx.x < 128) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        give_registers();
         if (threadIdx.x == 0) feed<TURNED>(a, b, c, job, barriers, stages, half, blocks);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+        take_registers();
         work<TURNED>(d, job, barriers, stages, half, blocks, threadIdx.x / 128 - 1);
     }
     meet_cluster(); // neither leaves while the other may still tell it something
 }
 
-#define CLUSTER __cluster_dims__(2, 1, 1) __launch_bounds__(384, 1)
 #define BODY(TURNED)                                                                                                   \
-    Job job = {rank, depth, members, alpha, beta, diagonal, by, power};                                                \
+    Job job = {rank, depth, members, back, alpha, beta, diagonal, by, power};                                                \
     product<TURNED>(a, b, c, d, job)
 #else
-#define CLUSTER
 #define BODY(TURNED) __trap()
 #endif
 
 // D = by^power (alpha A B + beta C + diagonal I) for each of the members, all [rank, rank], A B and C symmetric. A and B^T
 // [rank, depth] lie in rows, or where they are turned A^T and B [depth, rank] do. 256 divides rank; by may be null, and
-// where beta is 0 C is not read. Grid: an even number of blocks, all of which run at once.
+// where beta is 0 C is not read. `back`: from the last member to the first. Grid: an even number of blocks, all of which run at once.
 #define KERNEL(NAME, TURNED)                                                                                            \
     extern "C" __global__ void CLUSTER NAME(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,  \
                                             const __grid_constant__ TensorMap c, const __grid_constant__ TensorMap d,  \
-                                            int rank, int depth, int members, float alpha, float beta, float diagonal, \
-                                            const float *by, int power) {                                              \
+                                            int rank, int depth, int members, int back, float alpha, float beta,       \
+                                            float diagonal, const float *by, int power) {                              \
         BODY(TURNED);                                                                                                  \
     }
 

@@ -10,6 +10,7 @@ mod conv;
 mod cross_entropy;
 pub(crate) mod elementwise;
 mod embedding;
+mod feed_forward;
 mod gated_norm;
 mod launch;
 mod linear;
@@ -24,6 +25,7 @@ pub use attention::{Heads, Rope, attention};
 pub use conv::conv1d_silu;
 pub use cross_entropy::{Loss, linear_cross_entropy};
 pub use embedding::embedding;
+pub use feed_forward::feed_forward;
 pub use gated_norm::gated_rms_norm;
 pub use linear::linear;
 pub use residual::residual;
@@ -46,6 +48,7 @@ pub const KERNELS: &[&Source] = &[
     &cross_entropy::SOURCE,
     &elementwise::SOURCE,
     &embedding::SOURCE,
+    &feed_forward::SOURCE,
     &gated_norm::SOURCE,
     &linear::SOURCE,
     &residual::SOURCE,

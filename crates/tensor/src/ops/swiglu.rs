@@ -12,23 +12,41 @@ pub fn swiglu(tape: &mut Tape, gate: &Cols, up: &Cols) -> Result<Var> {
         return Err(Error::shape("swiglu", format!("gate of {width} columns, up of {}", up.width)));
     }
     let out = tape.device().empty(&[rows, width], gate.var.value.dtype())?;
-    match tape.device() {
-        Device::Cpu => forward_cpu(&out, gate, up),
-        Device::Cuda(gpu) => cuda::forward(gpu, &out, gate, up)?,
-    }
+    forward(&out, gate, up)?;
     let (gate, up) = (gate.clone(), up.clone());
     Ok(tape.push_remade("swiglu", out, move |dout, again, grads| {
         let dgate = grads.columns(&gate.var, width)?;
         let dup = grads.columns(&up.var, width)?;
-        match dout.device() {
-            Device::Cpu => {
-                let scratch = dout.device().empty(dout.shape(), DType::F32)?;
-                backward_cpu(&dgate, &dup, again.unwrap_or(&scratch), dout, &gate, &up);
-                Ok(())
-            }
-            Device::Cuda(gpu) => cuda::backward(gpu, &dgate, &dup, again, dout, &gate, &up),
-        }
+        backward([&dgate, &dup], again, dout, &gate, &up)
     }))
+}
+
+pub(super) fn forward(out: &Tensor, gate: &Cols, up: &Cols) -> Result<()> {
+    match out.device() {
+        Device::Cpu => {
+            forward_cpu(out, gate, up);
+            Ok(())
+        }
+        Device::Cuda(gpu) => cuda::forward(gpu, out, gate, up),
+    }
+}
+
+/// Gradients to the columns of `dgate` and `dup` that gate and up have of their values; `again` is the result once more.
+pub(super) fn backward(
+    [dgate, dup]: [&Tensor; 2],
+    again: Option<&Tensor>,
+    dout: &Tensor,
+    gate: &Cols,
+    up: &Cols,
+) -> Result<()> {
+    match dout.device() {
+        Device::Cpu => {
+            let scratch = dout.device().empty(dout.shape(), DType::F32)?;
+            backward_cpu(dgate, dup, again.unwrap_or(&scratch), dout, gate, up);
+            Ok(())
+        }
+        Device::Cuda(gpu) => cuda::backward(gpu, dgate, dup, again, dout, gate, up),
+    }
 }
 
 fn forward_cpu(out: &Tensor, gate: &Cols, up: &Cols) {

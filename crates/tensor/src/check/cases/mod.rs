@@ -10,7 +10,8 @@ pub use mixing::{
 };
 pub use plain::{add_assign, cast, matmul, normal, qr, svd, symmetric, transpose};
 pub use rows::{
-    embedding, gated_rms_norm, linear, linear_cross_entropy, residual, residual_norm, rms_norm, swiglu,
+    embedding, feed_forward, gated_rms_norm, linear, linear_cross_entropy, residual, residual_norm, rms_norm,
+    swiglu,
 };
 
 use super::Case;
@@ -42,6 +43,8 @@ pub(super) fn small() -> Vec<Case> {
         swiglu(17, 33, false),
         swiglu(130, 40, true),
         swiglu(512, 24, false),
+        feed_forward(17, 24, 33),
+        feed_forward(130, 8, 256),
         residual(1, 5, 0.246),
         residual(17, 33, 1.0),
         residual(512, 64, 0.22),
@@ -142,6 +145,8 @@ pub(super) fn full_size() -> Vec<Case> {
         gated_rms_norm(1024, 1536, Some((0, 3376))),
         gated_rms_norm(9, 6144, None),
         swiglu(1024, 2048, true),
+        feed_forward(2300, 72, 1024),
+        feed_forward(4100, 136, 512),
         residual(1024, 768, 0.246),
         residual_norm(1024, 768, 0.246),
         residual_norm(1024, 1024, 1.0),

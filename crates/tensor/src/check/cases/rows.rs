@@ -144,6 +144,26 @@ pub fn swiglu(rows: usize, width: usize, fused: bool) -> Case {
     )
 }
 
+/// A gated feed-forward layer.
+pub fn feed_forward(rows: usize, inner: usize, width: usize) -> Case {
+    Case::new(
+        "feed_forward",
+        format!("R{rows} K{inner} F{width}"),
+        vec![
+            Input::value("x", &[rows, inner]),
+            Input::matrix("gate_up", &[2 * width, inner]),
+            Input::matrix("down", &[inner, width]),
+        ],
+        3 * rows * inner * width,
+        |tape, given| ops::feed_forward(tape, given.value(0), given.param(1), given.param(2)),
+        move |x| {
+            let values = reference::linear(&x[0], &x[1], None, inner);
+            let half = |start| reference::columns(&values, 2 * width, start, width);
+            reference::linear(&reference::swiglu(&half(0), &half(width)), &x[2], None, width)
+        },
+    )
+}
+
 /// `x + m y`.
 pub fn residual(rows: usize, width: usize, m: f32) -> Case {
     Case::new(
