@@ -211,7 +211,8 @@ DEVICE void product(const TensorMap &a, const TensorMap &b, const TensorMap &c, 
 
 // D = by^power (alpha A B + beta C + diagonal I) for each of the members, all [rank, rank], A B and C symmetric. A and B^T
 // [rank, depth] lie in rows, or where they are turned A^T and B [depth, rank] do. 256 divides rank; by may be null, and
-// where beta is 0 C is not read. `back`: from the last member to the first. Grid: an even number of blocks, all of which run at once.
+// where beta is 0 C is not read. `back`: from the last member to the first. Grid: an even number of blocks, all of which
+// run at once.
 #define KERNEL(NAME, TURNED)                                                                                            \
     extern "C" __global__ void CLUSTER NAME(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,  \
                                             const __grid_constant__ TensorMap c, const __grid_constant__ TensorMap d,  \

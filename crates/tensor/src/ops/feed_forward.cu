@@ -74,7 +74,8 @@ DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &values
         pending = true;
         before = block;
     }
-    for (int q = 0; BACKWARD && pending && q < 4; q++) bring_values(values, before, q, sizes, barriers, ring, stages, half);
+    for (int q = 0; BACKWARD && pending && q < 4; q++)
+        bring_values(values, before, q, sizes, barriers, ring, stages, half);
 }
 
 // A result that has been rounded but is not yet what it is to be: pairs of columns from 8 g on, in a row and that eight
@@ -158,7 +159,8 @@ DEVICE void differentiate(const TensorMap &gradients, const TensorMap &active, c
             float result[3][2];
 #pragma unroll
             for (int h = 0; h < 2; h++) {
-                float d = h ? high(pair) : low(pair), g = h ? high(gate[j]) : low(gate[j]), u = h ? high(up[j]) : low(up[j]);
+                float d = h ? high(pair) : low(pair);
+                float g = h ? high(gate[j]) : low(gate[j]), u = h ? high(up[j]) : low(up[j]);
                 float s = sigmoid_fast(g), gated = g * s;
                 result[0][h] = u * d * s * (1.0f + (g - gated));
                 result[1][h] = d * gated;
@@ -276,15 +278,15 @@ DEVICE void product(const TensorMap &a, const TensorMap &b, const TensorMap &val
 #define BODY(...) __trap()
 #endif
 
-// values [R, 2 F] = x [R, K] w^T, w [2 F, K]: the gate and what it gates; active [R, F] = silu(gate) up. 256 divides F. Grid:
-// an even number of blocks, all of which run at once.
+// values [R, 2 F] = x [R, K] w^T, w [2 F, K]: the gate and what it gates; active [R, F] = silu(gate) up. 256 divides F.
+// Grid: an even number of blocks, all of which run at once.
 extern "C" __global__ void CLUSTER feed_forward(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w,
                                                 const __grid_constant__ TensorMap values,
                                                 const __grid_constant__ TensorMap active, int rows, int width, int depth) {
     BODY(false, x, w, values, values, active);
 }
 
-// The gradients of gate and up [R, 2 F] from those of active, dy [R, K] w, w [K, F]; and active once more. The grid as above.
+// The gradients of gate and up [R, 2 F] from that of active, dy [R, K] w, w [K, F]; and active once more. The same grid.
 extern "C" __global__ void CLUSTER feed_forward_backward(const __grid_constant__ TensorMap dy,
                                                          const __grid_constant__ TensorMap w,
                                                          const __grid_constant__ TensorMap values,
