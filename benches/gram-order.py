@@ -16,7 +16,7 @@ SETS = {
         (2.3007, -1.6689, 0.4188)]],
 }
 BLOCK = 256
-FORMS = {"whole": 2, "halves": 2, "apart": 2, "together": 2, "gram.rs": 3} # the step before which X is made anew
+FORMS = {"whole": 2, "halves": 2, "apart": 2, "together": 2, "gram.rs": 3}  # the step before which X is made anew
 
 
 def rounded(x):
@@ -41,7 +41,8 @@ def gram(x, steps, form):
     """The steps as crates/optim/src/ortho/gram.rs has them, and as it had them.
 
     `whole`: Z = b R + c R^2, Q <- Q Z + a Q, R <- Z (R Z + a R) + ..; `halves`: the same, by halves; `apart`: Z R and W Z
-    by halves, Q whole, P = Z + a I rounded for Q alone; `together`: P rounded for both; `gram.rs`: X made anew later.
+    by halves, Q whole, P = Z + a I rounded for Q alone; `together`: P rounded for both; `gram.rs`: X made anew later, Q by
+    halves too.
     """
     by_halves, restart = form != "whole", FORMS[form]
     product, old = halves if by_halves else whole, form in ("whole", "halves")
@@ -54,7 +55,7 @@ def gram(x, steps, form):
         first, last = i in (0, restart), i + 1 in (restart, len(steps))
         if form in ("together", "gram.rs"):
             p = halves(r, r, b, r, c, a)
-            q = p if first else whole(q, p)
+            q = p if first else (whole if form == "together" else halves)(q, p)
             if not last:
                 r = halves(halves(p, r), p)
             continue

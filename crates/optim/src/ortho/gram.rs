@@ -3,9 +3,9 @@
 //!
 //! A step is `P = a I + b R + c R^2`, `Q <- Q P` and `R <- P R P`. In bf16 P is rounded to 2^-9 of its largest entry, on
 //! the diagonal; R goes on from the P that Q took, rounded, so that it stays the Gram matrix of `Q X` and the steps that
-//! follow mend what rounding did. Polynomials in R commute only up to rounding, so which products may be computed by
-//! halves counts too: `(P R) P` is symmetric whatever the rounding, P R as far as P and R commute; Q is not, and is
-//! computed whole. Other orders lose two to fifty times as much (docs/performance-log.md, benches/gram-order.py).
+//! follow mend what rounding did. All are symmetric as far as polynomials in R commute, which in bf16 they do up to
+//! rounding: `(P R) P` loses least where only a half is computed. R made otherwise, from P before it was rounded or in
+//! another order, costs two to a hundred times as much accuracy (docs/performance-log.md, benches/gram-order.py).
 
 use tensor::Tensor;
 
@@ -37,7 +37,7 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
         if first {
             std::mem::swap(&mut q, &mut p);
         } else {
-            bank.product(&free, &q, &p)?;
+            bank.symmetric(&free, &q, &p)?;
             std::mem::swap(&mut q, &mut free);
         }
     }

@@ -104,6 +104,9 @@ DEVICE void release(Barriers &barriers, int stage) {
     if (threadIdx.x % 128 < 2) barrier_arrive_at(&barriers.empty[stage], threadIdx.x % 128);
 }
 
+// Which of the groups that multiply this thread is in; the assembler is shown that it is one for all of a warp.
+DEVICE int group_index() { return __shfl_sync(~0u, (int)threadIdx.x / 128 - 1, 0); }
+
 // A group of four warps.
 struct Group {
     int index, warp, lane;

@@ -15,45 +15,42 @@ DEVICE u64 factor_at(u32 address, u32 apart = 0) {
 #define EIGHT(x, n)                                                                                      \
     "+f"(x[n][0]), "+f"(x[n][1]), "+f"(x[n][2]), "+f"(x[n][3]), "+f"(x[n + 1][0]), "+f"(x[n + 1][1]), \
         "+f"(x[n + 1][2]), "+f"(x[n + 1][3])
+#define SUMS(x, n) EIGHT(x, n), EIGHT(x, n + 2), EIGHT(x, n + 4), EIGHT(x, n + 6)
+#define NAMES_0 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define NAMES_1 \
+    ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define NAMES_2 \
+    ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, " \
+    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define NAMES_3 \
+    ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
-// C [64, 128] = (keep ? C : 0) + A [64, 16] B [16, 128], both in shared memory with the sum along their rows.
-DEVICE void multiply(float (&c)[16][4], u64 a, u64 b, int keep) {
-    asm volatile("{\n"
-                 ".reg .pred keep;\n"
-                 "setp.ne.b32 keep, %66, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-                 "%64, %65, keep, 1, 1, 0, 0;\n"
-                 "}"
-                 : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6), EIGHT(c, 8), EIGHT(c, 10), EIGHT(c, 12),
-                   EIGHT(c, 14)
-                 : "l"(a), "l"(b), "r"(keep));
-}
+// SUM_NAMES names the operands that are sums; A, B, KEEP and the two TURNs are the names of those that follow.
+#define PRODUCT(N, SUM_NAMES, A, B, KEEP, A_TURN, B_TURN, ...)                                                \
+    asm volatile("{\n"                                                                                        \
+                 ".reg .pred keep;\n"                                                                         \
+                 "setp.ne.b32 keep, " KEEP ", 0;\n"                                                           \
+                 "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" SUM_NAMES "}, " A ", " B ", "   \
+                 "keep, 1, 1, " A_TURN ", " B_TURN ";\n"                                                      \
+                 "}"                                                                                          \
+                 : __VA_ARGS__                                                                                \
+                 : "l"(a), "l"(b), "r"(keep), "n"(A_TURNED), "n"(B_TURNED))
 
-// C [64, 256] = (keep ? C : 0) + A [64, 16] B [16, 256], both in shared memory with the sum along their rows, or where one
-// is turned along its columns.
-template <int A_TURNED, int B_TURNED> DEVICE void multiply(float (&c)[32][4], u64 a, u64 b, int keep) {
-    asm volatile("{\n"
-                 ".reg .pred keep;\n"
-                 "setp.ne.b32 keep, %130, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
-                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-                 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-                 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-                 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-                 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-                 "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-                 "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-                 "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127}, "
-                 "%128, %129, keep, 1, 1, %131, %132;\n"
-                 "}"
-                 : EIGHT(c, 0), EIGHT(c, 2), EIGHT(c, 4), EIGHT(c, 6), EIGHT(c, 8), EIGHT(c, 10), EIGHT(c, 12),
-                   EIGHT(c, 14), EIGHT(c, 16), EIGHT(c, 18), EIGHT(c, 20), EIGHT(c, 22), EIGHT(c, 24), EIGHT(c, 26),
-                   EIGHT(c, 28), EIGHT(c, 30)
-                 : "l"(a), "l"(b), "r"(keep), "n"(A_TURNED), "n"(B_TURNED));
+// C [64, 8 N] = (keep ? C : 0) + A [64, 16] B [16, 8 N], C being the first of the sums; both in shared memory with the sum
+// along their rows, or where one is turned along its columns.
+template <int N, int A_TURNED = 0, int B_TURNED = 0, int M> DEVICE void multiply(float (&c)[M][4], u64 a, u64 b, int keep) {
+    static_assert(N <= M && N % 8 == 0 && N <= 32, "64, 128, 192 or 256 columns");
+    if constexpr (N == 8) PRODUCT(64, NAMES_0, "%32", "%33", "%34", "%35", "%36", SUMS(c, 0));
+    if constexpr (N == 16) PRODUCT(128, NAMES_0 NAMES_1, "%64", "%65", "%66", "%67", "%68", SUMS(c, 0), SUMS(c, 8));
+    if constexpr (N == 24)
+        PRODUCT(192, NAMES_0 NAMES_1 NAMES_2, "%96", "%97", "%98", "%99", "%100", SUMS(c, 0), SUMS(c, 8), SUMS(c, 16));
+    if constexpr (N == 32)
+        PRODUCT(256, NAMES_0 NAMES_1 NAMES_2 NAMES_3, "%128", "%129", "%130", "%131", "%132", SUMS(c, 0), SUMS(c, 8),
+                SUMS(c, 16), SUMS(c, 24));
 }
 
 // C [64, 64] += A [64, 16] B [16, 64], both in shared memory with the sum along their columns.
@@ -76,6 +73,12 @@ DEVICE void multiply_turned(float (&c)[8][4], const u32 (&a)[4], u64 b) {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 #undef EIGHT
+#undef SUMS
+#undef NAMES_0
+#undef NAMES_1
+#undef NAMES_2
+#undef NAMES_3
+#undef PRODUCT
 
 // Before products that read or add to registers written since, and after those that began.
 DEVICE void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }

@@ -1,6 +1,8 @@
 // Symmetric products of batches of bf16 matrices on the tensor cores of an H100: blocks of 256 x 256 on and below the
 // diagonal are computed, those above are their mirror images. Pairs of multiprocessors (clusters.cuh) take one block after
-// the other, so that pieces of the next are on their way, and multiplied, while results leave.
+// the other, so that pieces of the next are on their way, and multiplied, while results leave. Of a block's rows one of the
+// pair has the first and the last quarter, the other the two between, so that both leave out as much of a block on the
+// diagonal: each quarter stops at its own 64 columns there.
 #include "clusters.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -15,6 +17,9 @@ DEVICE Block block_of(int number, int blocks) {
     return block;
 }
 
+// The quarter of a block's rows that a group of warps has.
+DEVICE int quarter_of(int half, int group) { return group ? 3 - half : half; }
+
 struct Job {
     int rank, depth, members, back;
     float alpha, beta, diagonal;
@@ -22,14 +27,23 @@ struct Job {
     int power;
 };
 
-// One thread of each multiprocessor brings the pieces of its blocks, and the summand as two more.
+// One thread of each multiprocessor brings the pieces of its blocks, after the summand as two more.
 template <int TURNED>
 DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &c, const Job &job, Barriers &barriers, u32 stages,
                  int half, int blocks) {
     Ring ring = {0, 1};
     for (int n = blockIdx.x / 2; n < blocks * job.members; n += gridDim.x / 2) {
         Block block = block_of(job.back ? blocks * job.members - 1 - n : n, blocks);
-        int row = block.row * SIDE + half * ROWS, column = block.column * SIDE;
+        int row = block.row * SIDE, column = block.column * SIDE;
+        for (int part = 0; part < 2 && job.beta != 0.0f; part++, step(ring)) {
+            u64 *full = &barriers.full[ring.stage];
+            barrier_wait(&barriers.empty[ring.stage], ring.turn);
+            barrier_expect(full, 4 * BOX);
+            for (int i = 0; i < 4; i++) {
+                u32 to = stages + ring.stage * STAGE + i * BOX;
+                bring(to, c, column + part * 128 + i % 2 * 64, row + quarter_of(half, i / 2) * 64, block.member, full);
+            }
+        }
         for (int k = 0; k < job.depth; k += DEPTH, step(ring)) {
             u64 *full = &barriers.full[ring.stage];
             u32 to = stages + ring.stage * STAGE;
@@ -37,7 +51,7 @@ DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &c, con
             barrier_expect(full, STAGE);
 #pragma unroll
             for (int i = 0; i < ROWS / 64; i++) {
-                int side = row + i * 64;
+                int side = row + quarter_of(half, i) * 64;
                 bring(to + i * BOX, a, TURNED ? side : k, TURNED ? k : side, block.member, full);
             }
             to += ROWS / 64 * BOX;
@@ -47,31 +61,24 @@ DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &c, con
                 bring_both(to + j * BOX, b, TURNED ? side : k, TURNED ? k : side, block.member, full);
             }
         }
-        for (int part = 0; part < 2 && job.beta != 0.0f; part++, step(ring)) {
-            u64 *full = &barriers.full[ring.stage];
-            barrier_wait(&barriers.empty[ring.stage], ring.turn);
-            barrier_expect(full, 4 * BOX);
-            for (int i = 0; i < 4; i++) {
-                u32 to = stages + ring.stage * STAGE + i * BOX;
-                bring(to, c, column + part * 128 + i % 2 * 64, row + i / 2 * 64, block.member, full);
-            }
-        }
     }
 }
 
 // A result that has been rounded but not yet written: pairs of columns from 8 g on, in a row and that eight below.
 struct Pending {
     Block block;
-    int first; // of its rows
+    int first;          // of its rows
+    int wide, mirrored; // how many 64 columns have been computed, and have a mirror image
     u32 pairs[64];
 };
 
-// A quarter of what is to be done with a result: its left and right half to their rows, and their transposes to its
+// A part of what is to be done with a result: its left and right half to their rows, and their transposes to its
 // columns, above the diagonal.
-template <int QUARTER> DEVICE void put(const TensorMap &d, const Pending &p, const Group &group) {
-    constexpr bool MIRRORED = QUARTER / 2;
-    constexpr int FIRST = QUARTER % 2 * 16;
-    if (MIRRORED && p.block.row == p.block.column) return;
+template <int PART> DEVICE void put(const TensorMap &d, const Pending &p, const Group &group) {
+    constexpr bool MIRRORED = PART / 2;
+    constexpr int FIRST = PART % 2 * 16;
+    int boxes = min(2, (MIRRORED ? p.mirrored : p.wide) - FIRST / 8);
+    if (boxes <= 0) return;
     int lane = group.lane, eight = lane / 8, line = lane % 8;
     if (threadIdx.x % 128 == 0) wait_sends();
     meet_group(group.index);
@@ -90,11 +97,45 @@ template <int QUARTER> DEVICE void put(const TensorMap &d, const Pending &p, con
     show_products();
     meet_group(group.index);
     if (threadIdx.x % 128 != 0) return;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < boxes; i++) {
         int column = p.block.column * SIDE + FIRST * 8 + i * 64;
         send(d, MIRRORED ? p.first : column, MIRRORED ? column : p.first, p.block.member, group.out + i * BOX);
     }
     close_sends();
+}
+
+// The products of all pieces, 8 N columns of sums, while the last result leaves.
+template <int N, int TURNED>
+DEVICE void sum_up(float (&sum)[32][4], const TensorMap &d, const Job &job, Barriers &barriers, Ring &ring, u32 stages,
+                   const Group &group, bool pending, const Pending &result) {
+    int k = 0, before = 0, last = (job.depth - 1) / DEPTH;
+    // At least once, or the assembler would have each product wait for the one before.
+    do {
+        barrier_wait(&barriers.full[ring.stage], ring.turn);
+        u32 a = stages + ring.stage * STAGE + group.index * BOX, b = stages + ring.stage * STAGE + ROWS / 64 * BOX;
+        int keep = k > 0 || job.beta != 0.0f;
+        products_begin();
+#pragma unroll
+        for (int i = 0; i < DEPTH / 16; i++) {
+            int along = i * (TURNED ? 16 * 128 : 32);
+            multiply<N, TURNED, TURNED>(sum, factor_at(a + along, BOX), factor_at(b + along, BOX), keep + i);
+        }
+        products_end();
+        // All but the newest group of products is done, and the newest is under way while results are written.
+        products_wait<1>();
+        if (k > 0) release(barriers, before);
+        before = ring.stage;
+        if (pending) {
+            if (k == 0) put<0>(d, result, group);
+            if (k == min(2, last)) put<1>(d, result, group);
+            if (k == min(4, last)) put<2>(d, result, group);
+            if (k == min(6, last)) put<3>(d, result, group);
+        }
+        step(ring);
+    } while (++k <= last);
+    products_wait<0>();
+    release(barriers, before);
+    settle(sum);
 }
 
 // 64 rows of each block. The result of a block leaves while the next is multiplied.
@@ -104,45 +145,15 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
     int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
     Group group = {index, warp, lane, stages + STAGES * STAGE + index * OUT};
     Ring ring = {0, 0};
-    int last = (job.depth - 1) / DEPTH;
+    int quarter = quarter_of(half, index);
     bool pending = false;
     Pending result;
     for (int n = blockIdx.x / 2; n < blocks * job.members; n += gridDim.x / 2) {
         Block block = block_of(job.back ? blocks * job.members - 1 - n : n, blocks);
-        int first = block.row * SIDE + half * ROWS + index * 64;
+        bool diagonal = block.row == block.column;
         float sum[32][4];
-        int before = 0;
-        for (int k = 0; k <= last; k++, step(ring)) {
-            barrier_wait(&barriers.full[ring.stage], ring.turn);
-            u32 a = stages + ring.stage * STAGE + index * BOX, b = stages + ring.stage * STAGE + ROWS / 64 * BOX;
-            products_begin();
-#pragma unroll
-            for (int i = 0; i < DEPTH / 16; i++) {
-                int along = i * (TURNED ? 16 * 128 : 32);
-                multiply<TURNED, TURNED>(sum, factor_at(a + along, BOX), factor_at(b + along, BOX), k + i);
-            }
-            products_end();
-            // All but the newest group of products is done, and the newest is under way while results are written.
-            products_wait<1>();
-            if (k > 0) release(barriers, before);
-            before = ring.stage;
-            if (pending) {
-                if (k == 0) put<0>(d, result, group);
-                if (k == min(2, last)) put<1>(d, result, group);
-                if (k == min(4, last)) put<2>(d, result, group);
-                if (k == min(6, last)) put<3>(d, result, group);
-            }
-        }
-        products_wait<0>();
-        release(barriers, before);
-        settle(sum);
-
-        float factor = job.by ? job.by[block.member] : 1.0f;
-        if (job.power == 2) factor *= factor;
-        float alpha = factor * job.alpha, beta = factor * job.beta, diagonal = factor * job.diagonal;
-#pragma unroll
-        for (int i = 0; i < 128; i++) sum[i / 4][i % 4] *= alpha;
-        if (job.beta != 0.0f) {
+        if (job.beta != 0.0f) { // sums start from the summand
+            float ratio = job.beta / job.alpha;
 #pragma unroll
             for (int part = 0; part < 2; part++, step(ring)) {
                 barrier_wait(&barriers.full[ring.stage], ring.turn);
@@ -153,18 +164,29 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
                     u32 pair, place = from + g / 8 * BOX + h * 8 * 128 + ((g % 8 ^ lane / 4) << 4);
                     asm volatile("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(place));
                     float *to = sum[part * 16 + g] + 2 * h;
-                    to[0] += beta * __uint_as_float(pair << 16);
-                    to[1] += beta * __uint_as_float(pair & 0xffff0000u);
+                    to[0] = ratio * __uint_as_float(pair << 16);
+                    to[1] = ratio * __uint_as_float(pair & 0xffff0000u);
                 }
                 meet_group(index); // until all of it have read
                 release(barriers, ring.stage);
             }
         }
-        if (block.row == block.column && job.diagonal != 0.0f) {
-            int row = half * ROWS + index * 64 + warp * 16 + lane / 4, column = lane % 4 * 2;
+        int wide = diagonal ? quarter + 1 : 4;
+        if (wide == 4) sum_up<32, TURNED>(sum, d, job, barriers, ring, stages, group, pending, result);
+        else if (wide == 3) sum_up<24, TURNED>(sum, d, job, barriers, ring, stages, group, pending, result);
+        else if (wide == 2) sum_up<16, TURNED>(sum, d, job, barriers, ring, stages, group, pending, result);
+        else sum_up<8, TURNED>(sum, d, job, barriers, ring, stages, group, pending, result);
+
+        float factor = job.by ? job.by[block.member] : 1.0f;
+        if (job.power == 2) factor *= factor;
+        float alpha = factor * job.alpha, more = factor * job.diagonal;
+#pragma unroll
+        for (int i = 0; i < 128; i++) sum[i / 4][i % 4] *= alpha;
+        if (diagonal && job.diagonal != 0.0f) {
+            int row = quarter * 64 + warp * 16 + lane / 4, column = lane % 4 * 2;
 #pragma unroll
             for (int i = 0; i < 128; i++) {
-                if (row + i / 2 % 2 * 8 == i / 4 * 8 + column + i % 2) sum[i / 4][i % 4] += diagonal;
+                if (row + i / 2 % 2 * 8 == i / 4 * 8 + column + i % 2) sum[i / 4][i % 4] += more;
             }
         }
 #pragma unroll
@@ -173,7 +195,9 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
             result.pairs[i] = round_bf16x2(pair[0], pair[1]);
         }
         result.block = block;
-        result.first = first;
+        result.first = block.row * SIDE + quarter * 64;
+        result.wide = wide;
+        result.mirrored = diagonal ? quarter : 4;
         pending = true;
     }
     if (pending) {
@@ -197,7 +221,7 @@ DEVICE void product(const TensorMap &a, const TensorMap &b, const TensorMap &c, 
         if (threadIdx.x == 0) feed<TURNED>(a, b, c, job, barriers, stages, half, blocks);
     } else {
         take_registers();
-        work<TURNED>(d, job, barriers, stages, half, blocks, threadIdx.x / 128 - 1);
+        work<TURNED>(d, job, barriers, stages, half, blocks, group_index());
     }
     meet_cluster(); // neither leaves while the other may still tell it something
 }
@@ -211,8 +235,8 @@ DEVICE void product(const TensorMap &a, const TensorMap &b, const TensorMap &c, 
 
 // D = by^power (alpha A B + beta C + diagonal I) for each of the members, all [rank, rank], A B and C symmetric. A and B^T
 // [rank, depth] lie in rows, or where they are turned A^T and B [depth, rank] do. 256 divides rank; by may be null, and
-// where beta is 0 C is not read. `back`: from the last member to the first. Grid: an even number of blocks, all of which
-// run at once.
+// where beta is 0 C is not read, else alpha is not 0. `back`: from the last member to the first. Grid: an even number of
+// blocks, all of which run at once.
 #define KERNEL(NAME, TURNED)                                                                                            \
     extern "C" __global__ void CLUSTER NAME(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,  \
                                             const __grid_constant__ TensorMap c, const __grid_constant__ TensorMap d,  \

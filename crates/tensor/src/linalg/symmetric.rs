@@ -28,7 +28,7 @@ pub struct Finish<'a> {
 
 /// As [`affine`](super::affine), where the caller knows that `a b` and `c` are symmetric: `X X^T`, or products of powers
 /// of one symmetric matrix. Without `c`, `d = alpha a b`. What is computed once for both sides of the diagonal is
-/// symmetric to the bit: all on the CPU, all but blocks of 256 on the diagonal by `symmetric.cu`, nothing by cuBLAS.
+/// symmetric to the bit: all on the CPU, all but blocks of 64 on the diagonal by `symmetric.cu`, nothing by cuBLAS.
 ///
 /// In half precision powers of one matrix commute only up to rounding, and iterations can amplify what is lost where a
 /// half is taken for the whole: let `b`, which may be read as its transpose, be the factor that is symmetric.
@@ -64,7 +64,7 @@ pub fn symmetric_finished<'a>(
             self::finish(d, finish)
         }
         Device::Cuda(gpu) => {
-            if suits(gpu, d, a, b, summand) {
+            if suits(gpu, d, alpha, a, b, summand) {
                 return blocks(gpu, d, alpha, a, b, summand, finish);
             }
             whole(gpu, d, alpha, a, b, summand)?;
@@ -73,14 +73,15 @@ pub fn symmetric_finished<'a>(
     }
 }
 
-/// Whether `symmetric.cu` takes it: the copy engine wants rows that start at multiples of 16 bytes, and of a single block
-/// nothing is spared.
-fn suits(gpu: &Gpu, d: &Tensor, a: Factor, b: Factor, summand: Option<(f32, &Tensor)>) -> bool {
+/// Whether `symmetric.cu` takes it: the copy engine wants rows that start at multiples of 16 bytes, of a single block
+/// nothing is spared, and sums that start from a summand are scaled by `alpha` at the end.
+fn suits(gpu: &Gpu, d: &Tensor, alpha: f32, a: Factor, b: Factor, summand: Option<(f32, &Tensor)>) -> bool {
     let (l, r, k) = a.shape();
     let tensors = [Some(d), Some(a.tensor), Some(b.tensor), summand.map(|(_, c)| c)];
     let blocks = r / SIDE;
     gpu.is_hopper()
         && blocks > 1
+        && (alpha != 0.0 || summand.is_none())
         && r.is_multiple_of(SIDE)
         && (k.is_multiple_of(8) || a.transposed && !b.transposed)
         && (1..1 << 20).contains(&k)

@@ -207,7 +207,7 @@ DEVICE void work(const TensorMap &values, const TensorMap &active, const Sizes &
 #pragma unroll
             for (int i = 0; i < DEPTH / 16; i++) {
                 u32 along = i * (BACKWARD ? 16 * 128 : 32);
-                multiply<0, BACKWARD>(sum, factor_at(a + i * 32), factor_at(b + along, BOX), k + i);
+                multiply<32, 0, BACKWARD>(sum, factor_at(a + i * 32), factor_at(b + along, BOX), k + i);
             }
             products_end();
             // All but the newest group of products is done, and the newest is under way while results are made.
@@ -266,7 +266,7 @@ DEVICE void product(const TensorMap &a, const TensorMap &b, const TensorMap &val
         if (threadIdx.x == 0) feed<BACKWARD>(a, b, values, sizes, barriers, stages, half);
     } else {
         take_registers();
-        work<BACKWARD>(results, active, sizes, barriers, stages, half, threadIdx.x / 128 - 1);
+        work<BACKWARD>(results, active, sizes, barriers, stages, half, group_index());
     }
     meet_cluster(); // neither leaves while the other may still tell it something
 }

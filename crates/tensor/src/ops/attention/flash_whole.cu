@@ -155,7 +155,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
             products_begin();
 #pragma unroll
             for (int n = 0; n < 4; n++)
-                multiply(s, factor_at(k_tile + group * HALF + 32 * n), factor_at(q_tile + 32 * n), n);
+                multiply<16>(s, factor_at(k_tile + group * HALF + 32 * n), factor_at(q_tile + 32 * n), n);
             products_end();
             if (i == 0) {
                 copy_wait_all();
@@ -165,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
             products_begin();
 #pragma unroll
             for (int n = 0; n < 4; n++)
-                multiply(ds, factor_at(v_tile + group * HALF + 32 * n), factor_at(do_tile + 32 * n), n);
+                multiply<16>(ds, factor_at(v_tile + group * HALF + 32 * n), factor_at(do_tile + 32 * n), n);
             products_end();
             int next = last ? j + 1 : i + 1;
             if (next < tiles) fetch_q(stage ^ 1, next), fetch_others(stage ^ 1, next, j == 0 && !last);
