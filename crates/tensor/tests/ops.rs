@@ -123,6 +123,11 @@ proptest! {
     }
 
     #[test]
+    fn feed_forward(rows in 1usize..40, inner in 1usize..30, width in 1usize..40, seed: u64) {
+        holds(check::feed_forward(rows, inner, width), seed)?;
+    }
+
+    #[test]
     fn residual(rows in 1usize..70, width in 1usize..40, m in -2.0f32..2.0, seed: u64) {
         holds(check::residual(rows, width, m), seed)?;
     }

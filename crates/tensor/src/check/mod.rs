@@ -21,8 +21,8 @@ mod tests;
 pub use case::Case;
 pub use cases::{
     Masked, add_assign, attention, attention_of_fused, attention_of_large_scores, cast, conv1d_silu,
-    embedding, gated_rms_norm, linear, linear_cross_entropy, matmul, mixer, normal, qr, residual,
-    residual_norm, rms_norm, scan, scan_of_decay, svd, swiglu, symmetric, transpose,
+    embedding, feed_forward, gated_rms_norm, linear, linear_cross_entropy, matmul, mixer, normal, qr,
+    residual, residual_norm, rms_norm, scan, scan_of_decay, svd, swiglu, symmetric, transpose,
 };
 
 use crate::{Device, Error, Precision, Result};

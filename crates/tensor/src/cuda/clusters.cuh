@@ -98,6 +98,13 @@ DEVICE void step(Ring &ring) {
     }
 }
 
+// The barrier of the next stage, once that may be filled: with so many bytes.
+DEVICE u64 *to_fill(Barriers &barriers, const Ring &ring, int bytes) {
+    barrier_wait(&barriers.empty[ring.stage], ring.turn);
+    barrier_expect(&barriers.full[ring.stage], bytes);
+    return &barriers.full[ring.stage];
+}
+
 // Tells both that a stage has been read by this group: its own no later than the other, which fills such a stage again, or
 // arrives here once more, only after a copy from memory.
 DEVICE void release(Barriers &barriers, int stage) {

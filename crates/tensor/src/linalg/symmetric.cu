@@ -36,19 +36,15 @@ DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &c, con
         Block block = block_of(job.back ? blocks * job.members - 1 - n : n, blocks);
         int row = block.row * SIDE, column = block.column * SIDE;
         for (int part = 0; part < 2 && job.beta != 0.0f; part++, step(ring)) {
-            u64 *full = &barriers.full[ring.stage];
-            barrier_wait(&barriers.empty[ring.stage], ring.turn);
-            barrier_expect(full, 4 * BOX);
+            u64 *full = to_fill(barriers, ring, 4 * BOX);
             for (int i = 0; i < 4; i++) {
                 u32 to = stages + ring.stage * STAGE + i * BOX;
                 bring(to, c, column + part * 128 + i % 2 * 64, row + quarter_of(half, i / 2) * 64, block.member, full);
             }
         }
         for (int k = 0; k < job.depth; k += DEPTH, step(ring)) {
-            u64 *full = &barriers.full[ring.stage];
+            u64 *full = to_fill(barriers, ring, STAGE);
             u32 to = stages + ring.stage * STAGE;
-            barrier_wait(&barriers.empty[ring.stage], ring.turn);
-            barrier_expect(full, STAGE);
 #pragma unroll
             for (int i = 0; i < ROWS / 64; i++) {
                 int side = row + quarter_of(half, i) * 64;

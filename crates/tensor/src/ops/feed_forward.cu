@@ -29,9 +29,7 @@ DEVICE int turn_of(int quarter, int last) { return min(1 + 3 * quarter, last); }
 // 64 columns of gate and up, for the rows of both groups.
 DEVICE void bring_values(const TensorMap &values, const Block &block, int quarter, const Sizes &sizes, Barriers &barriers,
                          Ring &ring, u32 stages, int half) {
-    u64 *full = &barriers.full[ring.stage];
-    barrier_wait(&barriers.empty[ring.stage], ring.turn);
-    barrier_expect(full, 4 * BOX);
+    u64 *full = to_fill(barriers, ring, 4 * BOX);
     for (int i = 0; i < 4; i++) {
         int column = block.column + quarter * 64 + i / 2 * sizes.width, row = block.row + half * ROWS + i % 2 * 64;
         bring(stages + ring.stage * STAGE + i * BOX, values, column, row, 0, full);
@@ -51,10 +49,8 @@ DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &values
     for (int n = blockIdx.x / 2; n < count_blocks<BACKWARD>(sizes); n += gridDim.x / 2) {
         block = block_of<BACKWARD>(n, sizes);
         for (int k = 0; k <= last; k++) {
-            u64 *full = &barriers.full[ring.stage];
+            u64 *full = to_fill(barriers, ring, STAGE);
             u32 to = stages + ring.stage * STAGE;
-            barrier_wait(&barriers.empty[ring.stage], ring.turn);
-            barrier_expect(full, STAGE);
 #pragma unroll
             for (int i = 0; i < ROWS / 64; i++) {
                 bring(to + i * BOX, a, k * DEPTH, block.row + half * ROWS + i * 64, 0, full);
