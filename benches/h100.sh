@@ -1,5 +1,5 @@
 #!/bin/sh
-# The figures of docs/performance-log.md that need an H100, in one go, some seven minutes; `muon` must be on the path.
+# The figures of docs/performance-log.md that need an H100, in one go, some eight minutes; `muon` must be on the path.
 # Usage: benches/h100.sh OUT     OUT gets a text file for each part, and the runs of the loss bands.
 set -eu
 here=$(dirname "$0") out=$1
@@ -35,6 +35,10 @@ step --model qwen-block-muon --optimizer adamw --precision bf16 --set optimizer.
 step --model qwen-block-muon --optimizer muon --ortho gram --precision bf16
 step --model qwen-block-muon --optimizer muon --ortho gram --precision bf16 --set optimizer.state=bf16 --detail
 step --model qwen-block-muon --optimizer muon --ortho gram --precision bf16 --set optimizer.state=bf16 --set optimizer.split=heads
+END
+part optim <<'END'
+muon bench optim --model granite-4.0-h-350m --device cuda
+muon bench optim --model granite-4.0-h-350m --device cuda --condition 1e4
 END
 part lengths <<'END'
 step --model granite-4.0-h-350m --optimizer adamw --batch 16 --seq 512
