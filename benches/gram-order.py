@@ -16,21 +16,21 @@ SETS = {
         (2.3007, -1.6689, 0.4188)]],
 }
 BLOCK = 256
-FORMS = {"whole": 2, "halves": 2, "apart": 2, "together": 2, "gram.rs": 3}  # the step before which X is made anew
+FORMS = {"whole": 2, "halves": 2, "apart": 2, "together": 2, "later": 3, "gram.rs": 3, "f16": 9}  # the step before which X is made anew
 
 
-def rounded(x):
-    return x.bfloat16().float()
+def rounded(x, to=torch.bfloat16):
+    return x.to(to).float()
 
 
-def mirrored(d):
+def mirrored(d, to=torch.bfloat16):
     for i in range(0, len(d), BLOCK):
         d[:i, i:i + BLOCK] = d[i:i + BLOCK, :i].T
-    return rounded(d)
+    return rounded(d, to)
 
 
-def halves(a, b, s=0.0, c=0.0, alpha=1.0, diagonal=0.0):
-    return mirrored(alpha * (a @ b.T) + s * c + diagonal * torch.eye(len(a)))
+def halves(a, b, s=0.0, c=0.0, alpha=1.0, diagonal=0.0, to=torch.bfloat16):
+    return mirrored(alpha * (a @ b.T) + s * c + diagonal * torch.eye(len(a)), to)
 
 
 def whole(a, b, s=0.0, c=0.0, alpha=1.0):
@@ -41,23 +41,26 @@ def gram(x, steps, form):
     """The steps as crates/optim/src/ortho/gram.rs has them, and as it had them.
 
     `whole`: Z = b R + c R^2, Q <- Q Z + a Q, R <- Z (R Z + a R) + ..; `halves`: the same, by halves; `apart`: Z R and W Z
-    by halves, Q whole, P = Z + a I rounded for Q alone; `together`: P rounded for both; `gram.rs`: X made anew later, Q by
-    halves too.
+    by halves, Q whole, P = Z + a I rounded for Q alone; `together`: P rounded for both; `later`: X made anew later;
+    `gram.rs`: Q by halves too; `f16`: R, P and Q in f16, X never made anew.
     """
     by_halves, restart = form != "whole", FORMS[form]
     product, old = halves if by_halves else whole, form in ("whole", "halves")
+    to = torch.float16 if form == "f16" else torch.bfloat16
     x = rounded(x / x.norm())
-    r, q = product(x, x if by_halves else x.T), None
+    r, q = product(x, x, to=to) if by_halves else whole(x, x.T), None
     for i, (a, b, c) in enumerate(steps):
         if i == restart:
             x = rounded((q if old else q.T) @ x)
             r = product(x, x if by_halves else x.T)
         first, last = i in (0, restart), i + 1 in (restart, len(steps))
-        if form in ("together", "gram.rs"):
-            p = halves(r, r, b, r, c, a)
-            q = p if first else (whole if form == "together" else halves)(q, p)
+        if form in ("together", "later", "gram.rs", "f16"):
+            p = halves(r, r, b, r, c, a, to)
+            if not first:
+                q = whole(q, p) if form in ("together", "later") else halves(q, p, to=to)
             if not last:
-                r = halves(halves(p, r), p)
+                r = halves(halves(p, r, to=to), p, to=to)
+            q = p if first else q
             continue
         z = product(r, r, b, r, c)
         if not first:
@@ -67,7 +70,7 @@ def gram(x, steps, form):
             r = product(z, w, a, w) if old else halves(w, z, a, w)
         if first:
             q = rounded(z + a * torch.eye(len(r)))
-    return rounded((q if old else q.T) @ x)
+    return rounded((q if old else rounded(q).T) @ x)
 
 
 def main():

@@ -4,8 +4,8 @@
 //! A step is `P = a I + b R + c R^2`, `Q <- Q P` and `R <- P R P`. In bf16 P is rounded to 2^-9 of its largest entry, on
 //! the diagonal; R goes on from the P that Q took, rounded, so that it stays the Gram matrix of `Q X` and the steps that
 //! follow mend what rounding did. All are symmetric as far as polynomials in R commute, which in bf16 they do up to
-//! rounding: `(P R) P` loses least where only a half is computed. R made otherwise, from P before it was rounded or in
-//! another order, costs two to a hundred times as much accuracy (docs/performance-log.md, benches/gram-order.py).
+//! rounding: `(P R) P` loses least where only a half is computed. By halves in another order, asymmetry is up to eighty
+//! times as high; with R made from P as it was before it was rounded, up to five times (benches/gram-order.py).
 
 use tensor::Tensor;
 

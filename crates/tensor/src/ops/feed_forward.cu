@@ -23,7 +23,8 @@ template <bool BACKWARD> DEVICE Block block_of(int number, const Sizes &sizes) {
     return {number % down * SIDE, number / down * (BACKWARD ? SIDE : SIDE / 2)};
 }
 
-// The piece of the next block after whose products a quarter of the last one's gradients is made.
+// The piece of the next block after whose products a quarter of the last one's gradients is made. The caller sees to it
+// that these differ.
 DEVICE int turn_of(int quarter, int last) { return min(1 + 3 * quarter, last); }
 
 // 64 columns of gate and up, for the rows of both groups.

@@ -36,14 +36,16 @@ pub fn feed_forward(tape: &mut Tape, x: &Var, gate_up: &Param, down: &Param) -> 
     matmul(&y, false, 1.0, &active, Factor::from(&down.value).t())?;
     let (x, kept, gate_up, down) = (x.id, x.kept(), gate_up.clone(), down.clone());
     Ok(tape.push("feed_forward", y, move |dy, grads| {
-        let (dvalues, again) = (empty(both)?, empty(width)?);
+        let (dvalues, dactive) = (empty(both)?, empty(width)?);
+        // On a GPU in the place of its gradient, of which an element is read before that of the value is written.
+        let again = if dy.device().is_cuda() { dactive.clone() } else { empty(width)? };
         if let Some(gpu) = &fused {
             cuda::backward(gpu, dy, &down.value, &var.value, &dvalues, &again)?;
         } else {
-            let dactive = empty(width)?;
             matmul(&dactive, false, 1.0, dy, &down.value)?;
             swiglu::backward([&dvalues, &dvalues], Some(&again), &dactive, &gate, &up)?;
         }
+        drop(dactive);
         matmul(&down.grad, down.accumulate(), 1.0, Factor::from(dy).t(), &again)?;
         drop(again);
         let (dx, accumulate) = grads.target_of(x, &[rows, inner], dtype)?;
@@ -61,16 +63,18 @@ fn dims(weight: &Param) -> Result<[usize; 2]> {
     <[usize; 2]>::try_from(weight.value.shape()).map_err(|_| told())
 }
 
-/// The GPU, where `feed_forward.cu` takes it: the copy engine wants rows of whole 16 bytes, and with less than a block for
-/// each pair of multiprocessors cuBLAS is faster.
+/// The GPU, where `feed_forward.cu` takes it: the copy engine wants rows of whole 16 bytes, each pair of multiprocessors a
+/// block in either pass; and the four parts of a gradient are made after different pieces of the next block's sums, of
+/// which there have to be eleven (all four after one piece would wait for its stage for ever).
 fn fused(tape: &Tape, tensors: [&Tensor; 3], [inner, out, width]: [usize; 3]) -> Option<Arc<Gpu>> {
     let Device::Cuda(gpu) = tape.device() else { return None };
-    let blocks = tensors[0].rows().div_ceil(cuda::SIDE) * (width / (cuda::SIDE / 2));
+    let blocks = tensors[0].rows().div_ceil(cuda::SIDE) * (width / cuda::SIDE);
     let suits = tape.kernels() == Kernels::Fast
         && gpu.is_hopper()
         && width.is_multiple_of(cuda::SIDE)
         && inner.is_multiple_of(8)
         && out.is_multiple_of(8)
+        && out > 10 * cuda::PIECE
         && blocks >= gpu.multiprocessors() as usize / 2
         && tensors.iter().all(|t| t.dtype() == DType::BF16 && t.ptr().is_multiple_of(16));
     suits.then(|| gpu.clone())
@@ -89,6 +93,8 @@ mod cuda {
 
     /// Side of the blocks that a pair of multiprocessors computes.
     pub(super) const SIDE: usize = 256;
+    /// Elements of the sums in a piece.
+    pub(super) const PIECE: usize = 64;
 
     pub(super) fn forward(gpu: &Gpu, x: &Tensor, w: &Tensor, values: &Tensor, active: &Tensor) -> Result<()> {
         launch(gpu, "feed_forward", &[x, w, values, active], SIDE / 2, [active, x])

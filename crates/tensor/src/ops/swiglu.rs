@@ -41,8 +41,8 @@ pub(super) fn backward(
 ) -> Result<()> {
     match dout.device() {
         Device::Cpu => {
-            let scratch = dout.device().empty(dout.shape(), DType::F32)?;
-            backward_cpu(dgate, dup, again.unwrap_or(&scratch), dout, gate, up);
+            let again = again.map_or_else(|| dout.device().empty(dout.shape(), DType::F32), |t| Ok(t.clone()))?;
+            backward_cpu(dgate, dup, &again, dout, gate, up);
             Ok(())
         }
         Device::Cuda(gpu) => cuda::backward(gpu, dgate, dup, again, dout, gate, up),
