@@ -41,7 +41,8 @@ pub(super) fn backward(
 ) -> Result<()> {
     match dout.device() {
         Device::Cpu => {
-            let again = again.map_or_else(|| dout.device().empty(dout.shape(), DType::F32), |t| Ok(t.clone()))?;
+            let again =
+                again.map_or_else(|| dout.device().empty(dout.shape(), DType::F32), |t| Ok(t.clone()))?;
             backward_cpu(dgate, dup, &again, dout, gate, up);
             Ok(())
         }
