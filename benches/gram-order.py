@@ -16,7 +16,7 @@ SETS = {
         (2.3007, -1.6689, 0.4188)]],
 }
 BLOCK = 256
-FORMS = {"whole": 2, "halves": 2, "apart": 2, "together": 2, "later": 3, "gram.rs": 3, "f16": 9}  # the step before which X is made anew
+FORMS = {"whole": 2, "halves": 2, "apart": 2, "together": 2, "gram.rs": 2, "later": 3, "f16": 9}  # the step before which X is made anew
 
 
 def rounded(x, to=torch.bfloat16):
@@ -41,8 +41,8 @@ def gram(x, steps, form):
     """The steps as crates/optim/src/ortho/gram.rs has them, and as it had them.
 
     `whole`: Z = b R + c R^2, Q <- Q Z + a Q, R <- Z (R Z + a R) + ..; `halves`: the same, by halves; `apart`: Z R and W Z
-    by halves, Q whole, P = Z + a I rounded for Q alone; `together`: P rounded for both; `later`: X made anew later;
-    `gram.rs`: Q by halves too; `f16`: R, P and Q in f16, X never made anew.
+    by halves, Q whole, P = Z + a I rounded for Q alone; `together`: P rounded for both; `gram.rs`: Q by halves
+    too; `later`: X made anew later; `f16`: R, P and Q in f16, X never made anew.
     """
     by_halves, restart = form != "whole", FORMS[form]
     product, old = halves if by_halves else whole, form in ("whole", "halves")
@@ -54,10 +54,10 @@ def gram(x, steps, form):
             x = rounded((q if old else q.T) @ x)
             r = product(x, x if by_halves else x.T)
         first, last = i in (0, restart), i + 1 in (restart, len(steps))
-        if form in ("together", "later", "gram.rs", "f16"):
+        if form in ("together", "gram.rs", "later", "f16"):
             p = halves(r, r, b, r, c, a, to)
             if not first:
-                q = whole(q, p) if form in ("together", "later") else halves(q, p, to=to)
+                q = whole(q, p) if form == "together" else halves(q, p, to=to)
             if not last:
                 r = halves(halves(p, r, to=to), p, to=to)
             q = p if first else q
@@ -74,13 +74,14 @@ def gram(x, steps, form):
 
 
 def main():
-    numbers = [int(word) for word in sys.argv[1:]] or [256, 768, 768, 1536, 768, 2048, 768, 3376]
+    numbers = [int(word) for word in sys.argv[1:]] or [64, 256, 256, 768, 768, 1536, 768, 2048]
     for rank, length in zip(numbers[::2], numbers[1::2]):
         torch.manual_seed(0)
         normal = torch.randn(rank, length)
         left, right = (torch.linalg.qr(torch.randn(n, rank))[0] for n in (rank, length))
         sets = [("normal", normal), ("columns of condition 100", normal * torch.logspace(0, -2, length)),
-                ("condition 1e4", left * torch.logspace(0, -4, rank) @ right.T)]
+                ("condition 1e4", left * torch.logspace(0, -4, rank) @ right.T),
+                ("one at 1, the rest at 0.01", left * torch.tensor([1.0] + [0.01] * (rank - 1)) @ right.T)]
         for kind, x in sets:
             for name, steps in SETS.items():
                 told = []
