@@ -16,7 +16,7 @@ SETS = {
         (2.3007, -1.6689, 0.4188)]],
 }
 BLOCK = 256
-FORMS = {"whole": 2, "halves": 2, "apart": 2, "together": 2, "gram.rs": 2, "later": 3, "f16": 9}  # the step before which X is made anew
+FORMS = {"whole": 2, "halves": 2, "apart": 2, "gram.rs": 2, "q by halves": 2, "later": 3, "f16": 9}  # the step before which X is made anew
 
 
 def rounded(x, to=torch.bfloat16):
@@ -41,8 +41,8 @@ def gram(x, steps, form):
     """The steps as crates/optim/src/ortho/gram.rs has them, and as it had them.
 
     `whole`: Z = b R + c R^2, Q <- Q Z + a Q, R <- Z (R Z + a R) + ..; `halves`: the same, by halves; `apart`: Z R and W Z
-    by halves, Q whole, P = Z + a I rounded for Q alone; `together`: P rounded for both; `gram.rs`: Q by halves
-    too; `later`: X made anew later; `f16`: R, P and Q in f16, X never made anew.
+    by halves, Q whole, P = Z + a I rounded for Q alone; `gram.rs`: P rounded for both; `q by halves`: Q too;
+    `later`: that with X made anew later; `f16`: R, P and Q in f16, X never made anew.
     """
     by_halves, restart = form != "whole", FORMS[form]
     product, old = halves if by_halves else whole, form in ("whole", "halves")
@@ -54,10 +54,10 @@ def gram(x, steps, form):
             x = rounded((q if old else q.T) @ x)
             r = product(x, x if by_halves else x.T)
         first, last = i in (0, restart), i + 1 in (restart, len(steps))
-        if form in ("together", "gram.rs", "later", "f16"):
+        if form in ("gram.rs", "q by halves", "later", "f16"):
             p = halves(r, r, b, r, c, a, to)
             if not first:
-                q = whole(q, p) if form == "together" else halves(q, p, to=to)
+                q = whole(q, p) if form == "gram.rs" else halves(q, p, to=to)
             if not last:
                 r = halves(halves(p, r, to=to), p, to=to)
             q = p if first else q

@@ -91,6 +91,13 @@ impl Bank {
         Ok(())
     }
 
+    /// `d = a b`, every element of it.
+    pub(super) fn product(&self, d: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
+        linalg::matmul(d, false, 1.0, a, b)?;
+        self.round(d);
+        Ok(())
+    }
+
     /// `X = Q^T X` (`X Q` where X is tall): what Q is the product of, one after the other.
     pub(super) fn apply_in_order(&mut self, q: &Tensor) -> Result<()> {
         let q = Factor::from(q);

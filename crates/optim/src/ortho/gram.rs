@@ -4,9 +4,9 @@
 //!
 //! A step is `P = a I + b R + c R^2`, `Q <- Q P` and `R <- P R P`. In bf16 P is rounded to 2^-9 of its largest entry, on
 //! the diagonal; R goes on from the P that Q took, rounded, so that it stays the Gram matrix of `Q X` and the steps that
-//! follow mend what rounding did. All are symmetric as far as polynomials in R commute, which in bf16 they do up to
-//! rounding: `(P R) P` loses least where only a half is computed. By halves in another order, asymmetry is up to eighty
-//! times as high; with R made from P as it was before it was rounded, up to five times (benches/gram-order.py).
+//! follow mend what rounding did. Polynomials in R commute only up to rounding, so which products may be computed by halves
+//! counts too: `(P R) P` loses least; Q is computed whole. With Q by halves asymmetry is up to three times as high, in
+//! another order up to eighty times, with R made from P as it was before it was rounded up to five (benches/gram-order.py).
 
 use tensor::Tensor;
 
@@ -38,7 +38,7 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
         if first {
             std::mem::swap(&mut q, &mut p);
         } else {
-            bank.symmetric(&free, &q, &p)?;
+            bank.product(&free, &q, &p)?;
             std::mem::swap(&mut q, &mut free);
         }
     }
