@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Cols, swiglu};
+use super::{Cols, linear, swiglu};
 use crate::cuda::Gpu;
 use crate::linalg::{Factor, matmul};
 use crate::params::Param;
@@ -48,13 +48,7 @@ pub fn feed_forward(tape: &mut Tape, x: &Var, gate_up: &Param, down: &Param) -> 
         drop(dactive);
         matmul(&down.grad, down.accumulate(), 1.0, Factor::from(dy).t(), &again)?;
         drop(again);
-        let (dx, accumulate) = grads.target_of(x, &[rows, inner], dtype)?;
-        matmul(&dx, accumulate, 1.0, &dvalues, &gate_up.value)?;
-        match &kept {
-            Some(x) => matmul(&gate_up.grad, gate_up.accumulate(), 1.0, Factor::from(&dvalues).t(), x)?,
-            None => grads.defer(x, &gate_up, &dvalues),
-        }
-        Ok(())
+        linear::backward(grads, (x, kept.as_ref()), &gate_up, &dvalues)
     }))
 }
 

@@ -37,17 +37,29 @@ pub fn linear(tape: &mut Tape, x: &Var, weight: &Param, bias: Option<&Param>) ->
     }
     let (x, kept, weight, bias) = (x.id, x.kept(), weight.clone(), bias.cloned());
     Ok(tape.push("linear", y, move |dy, grads| {
-        let (dx, accumulate) = grads.target_of(x, &[dy.rows(), inner], dy.dtype())?;
-        matmul(&dx, accumulate, 1.0, dy, &weight.value)?;
-        match &kept {
-            Some(x) => matmul(&weight.grad, weight.accumulate(), 1.0, Factor::from(dy).t(), x)?,
-            None => grads.defer(x, &weight, dy),
-        }
+        backward(grads, (x, kept.as_ref()), &weight, dy)?;
         match &bias {
             Some(bias) => sum_rows(grads, &bias.grad, bias.accumulate(), dy),
             None => Ok(()),
         }
     }))
+}
+
+/// The gradients of the value `x` and of `weight`; that of `weight` later where `x` is not kept.
+pub(super) fn backward(
+    grads: &mut Grads,
+    (x, kept): (usize, Option<&Tensor>),
+    weight: &Param,
+    dy: &Tensor,
+) -> Result<()> {
+    let (dx, accumulate) = grads.target_of(x, &[dy.rows(), weight.value.cols()], dy.dtype())?;
+    matmul(&dx, accumulate, 1.0, dy, &weight.value)?;
+    if let Some(x) = kept {
+        matmul(&weight.grad, weight.accumulate(), 1.0, Factor::from(dy).t(), x)
+    } else {
+        grads.defer(x, weight, dy);
+        Ok(())
+    }
 }
 
 fn add_bias_cpu(y: &mut [f32], bias: &[f32]) {
