@@ -156,9 +156,10 @@ pub fn cases() -> Vec<Case> {
         case("block-periodic", "block_size=24 period=2 block_lr_ratio=0.5 ortho_dtype=f32", exact),
         case("normuon", "ortho_dtype=f32", exact),
     ]);
-    // Symmetric products in halves: taken for the whole in the wrong order, they would be off by 0.17 to 0.21.
+    // Symmetric products in halves: taken for the whole in the wrong order, they would be off by 0.17 to 0.21. One
+    // polynomial without a square, which needs the whole of a Gram matrix.
     cases.extend(
-        ["ortho=newton-schulz", "ortho=gram"]
+        ["ortho=newton-schulz", "ortho=gram", "ortho=gram coefficients=2,-1.5,0.5;1.5,-0.5,0"]
             .map(|settings| Case { large: true, ..case("muon", settings, rounded) }),
     );
     for (precision, rounding, clip) in [

@@ -9,6 +9,7 @@ use crate::error::Result;
 
 /// Result of the steps.
 pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
+    bank.plan(steps);
     let (gram, poly) = (bank.square()?, bank.square()?);
     for [a, b, c] in steps.iter().map(|k| k.map(|k| k as f32)) {
         bank.gram(&gram)?;
@@ -32,6 +33,8 @@ pub(super) struct Bank {
     /// On a GPU, until the first Q is applied: `[L]`, by what X is to be multiplied to have norm 1. It is left to the
     /// small matrices, which spares a pass over X.
     by: Option<Tensor>,
+    /// Whether matrices that only polynomials and [`Bank::symmetric`] read may lack what lies above the diagonal.
+    half: bool,
 }
 
 impl Bank {
@@ -50,7 +53,12 @@ impl Bank {
 
     fn of(x: Tensor, by: Option<Tensor>, dtype: DType) -> Result<Self> {
         let next = x.device().empty(x.shape(), x.dtype())?;
-        Ok(Bank { next, wide: x.shape()[1] <= x.shape()[2], x, dtype, by })
+        Ok(Bank { next, wide: x.shape()[1] <= x.shape()[2], x, dtype, by, half: false })
+    }
+
+    /// Before the first step: which polynomials there will be. One without a square reads all of `R`.
+    pub(super) fn plan(&mut self, steps: &[[f64; 3]]) {
+        self.half = steps.iter().all(|[_, _, c]| *c as f32 != 0.0);
     }
 
     /// Room for a Gram matrix of each member.
@@ -59,12 +67,13 @@ impl Bank {
         Ok(self.x.device().empty(&[l, m.min(n), m.min(n)], self.x.dtype())?)
     }
 
-    /// `gram = X X^T`, or `X^T X` where X is tall.
+    /// `gram = X X^T`, or `X^T X` where X is tall; for polynomials and [`Bank::symmetric`] alone.
     pub(super) fn gram(&self, gram: &Tensor) -> Result<()> {
         let x = Factor::from(&self.x);
         let (left, right) = if self.wide { (x, x.t()) } else { (x.t(), x) };
         let by = self.by.as_ref().map(|by| (by, 2));
-        linalg::symmetric_finished(gram, 1.0, left, right, None, Finish { diagonal: 0.0, by })?;
+        let finish = Finish { by, half: self.half, ..Finish::default() };
+        linalg::symmetric_finished(gram, 1.0, left, right, None, finish)?;
         self.round(gram);
         Ok(())
     }
@@ -78,15 +87,16 @@ impl Bank {
         last: bool,
     ) -> Result<()> {
         let by = last.then(|| self.by.take()).flatten();
-        let finish = Finish { diagonal: a, by: by.as_ref().map(|by| (by, 1)) };
+        let finish = Finish { diagonal: a, by: by.as_ref().map(|by| (by, 1)), half: false };
         linalg::symmetric_finished(d, c, r, r, Some((b, r)), finish)?;
         self.round(d);
         Ok(())
     }
 
-    /// `d = a b`, symmetric but for rounding.
+    /// `d = a b`, symmetric but for rounding; for polynomials and this alone.
     pub(super) fn symmetric(&self, d: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
-        linalg::symmetric(d, 1.0, a, b, None)?;
+        let finish = Finish { half: self.half, ..Finish::default() };
+        linalg::symmetric_finished(d, 1.0, a, b, None, finish)?;
         self.round(d);
         Ok(())
     }

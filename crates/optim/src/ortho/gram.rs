@@ -21,6 +21,7 @@ pub(super) fn iterate(mut bank: Bank, steps: &[[f64; 3]]) -> Result<Tensor> {
     if bank.x.shape()[1] == bank.x.shape()[2] || steps.is_empty() {
         return fixed::iterate(bank, steps);
     }
+    bank.plan(steps);
     let (r, mut p, mut q, mut free) = (bank.square()?, bank.square()?, bank.square()?, bank.square()?);
     bank.gram(&r)?;
     for (i, [a, b, c]) in steps.iter().map(|k| k.map(|k| k as f32)).enumerate() {

@@ -20,15 +20,24 @@ DEVICE Block block_of(int number, int blocks) {
 // The quarter of a block's rows that a group of warps has.
 DEVICE int quarter_of(int half, int group) { return group ? 3 - half : half; }
 
+// How factors lie: A and B^T in rows; A^T and B in rows; both symmetric, of which only the blocks on and below the diagonal
+// are read, and for those above their mirror images.
+enum Kind { IN_ROWS, TURNED, HALVES };
+
+// Whether the piece of a factor that begins at k, and belongs to a row of blocks, lies turned.
+template <Kind KIND> DEVICE bool lies_turned(int k, int block) {
+    return KIND == TURNED || KIND == HALVES && k >= (block + 1) * SIDE;
+}
+
 struct Job {
-    int rank, depth, members, back;
+    int rank, depth, members, back, half;
     float alpha, beta, diagonal;
     const float *by;
     int power;
 };
 
 // One thread of each multiprocessor brings the pieces of its blocks, after the summand as two more.
-template <int TURNED>
+template <Kind KIND>
 DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &c, const Job &job, Barriers &barriers, u32 stages,
                  int half, int blocks) {
     Ring ring = {0, 1};
@@ -45,16 +54,17 @@ DEVICE void feed(const TensorMap &a, const TensorMap &b, const TensorMap &c, con
         for (int k = 0; k < job.depth; k += DEPTH, step(ring)) {
             u64 *full = to_fill(barriers, ring, STAGE);
             u32 to = stages + ring.stage * STAGE;
+            bool a_turned = lies_turned<KIND>(k, block.row), b_turned = lies_turned<KIND>(k, block.column);
 #pragma unroll
             for (int i = 0; i < ROWS / 64; i++) {
                 int side = row + quarter_of(half, i) * 64;
-                bring(to + i * BOX, a, TURNED ? side : k, TURNED ? k : side, block.member, full);
+                bring(to + i * BOX, a, a_turned ? side : k, a_turned ? k : side, block.member, full);
             }
             to += ROWS / 64 * BOX;
 #pragma unroll
             for (int i = 0; i < SIDE / 128; i++) {
                 int j = half * (SIDE / 128) + i, side = column + j * 64;
-                bring_both(to + j * BOX, b, TURNED ? side : k, TURNED ? k : side, block.member, full);
+                bring_both(to + j * BOX, b, b_turned ? side : k, b_turned ? k : side, block.member, full);
             }
         }
     }
@@ -100,23 +110,32 @@ template <int PART> DEVICE void put(const TensorMap &d, const Pending &p, const 
     close_sends();
 }
 
-// The products of all pieces, 8 N columns of sums, while the last result leaves.
-template <int N, int TURNED>
+// A piece of the sums, 8 N columns of them.
+template <int N, int A_TURNED, int B_TURNED> DEVICE void add_piece(float (&sum)[32][4], u32 a, u32 b, int keep) {
+    products_begin();
+#pragma unroll
+    for (int i = 0; i < DEPTH / 16; i++) {
+        u64 left = factor_at(a + i * (A_TURNED ? 16 * 128 : 32), BOX);
+        u64 right = factor_at(b + i * (B_TURNED ? 16 * 128 : 32), BOX);
+        multiply<N, A_TURNED, B_TURNED>(sum, left, right, keep + i);
+    }
+    products_end();
+}
+
+// The products of all pieces, 8 N columns of sums, while the last result leaves. Below the diagonal N is 32.
+template <int N, Kind KIND>
 DEVICE void sum_up(float (&sum)[32][4], const TensorMap &d, const Job &job, Barriers &barriers, Ring &ring, u32 stages,
-                   const Group &group, bool pending, const Pending &result) {
+                   const Group &group, const Block &block, bool pending, const Pending &result) {
     int k = 0, before = 0, last = (job.depth - 1) / DEPTH;
     // At least once, or the assembler would have each product wait for the one before.
     do {
         barrier_wait(&barriers.full[ring.stage], ring.turn);
         u32 a = stages + ring.stage * STAGE + group.index * BOX, b = stages + ring.stage * STAGE + ROWS / 64 * BOX;
         int keep = k > 0 || job.beta != 0.0f;
-        products_begin();
-#pragma unroll
-        for (int i = 0; i < DEPTH / 16; i++) {
-            int along = i * (TURNED ? 16 * 128 : 32);
-            multiply<N, TURNED, TURNED>(sum, factor_at(a + along, BOX), factor_at(b + along, BOX), keep + i);
-        }
-        products_end();
+        bool a_turned = lies_turned<KIND>(k * DEPTH, block.row), b_turned = lies_turned<KIND>(k * DEPTH, block.column);
+        if (KIND == HALVES && a_turned) add_piece<N, 1, 1>(sum, a, b, keep);
+        else if (KIND == HALVES && N == 32 && b_turned) add_piece<N, 0, 1>(sum, a, b, keep);
+        else add_piece<N, KIND == TURNED, KIND == TURNED>(sum, a, b, keep);
         // All but the newest group of products is done, and the newest is under way while results are written.
         products_wait<1>();
         if (k > 0) release(barriers, before);
@@ -135,7 +154,7 @@ DEVICE void sum_up(float (&sum)[32][4], const TensorMap &d, const Job &job, Barr
 }
 
 // 64 rows of each block. The result of a block leaves while the next is multiplied.
-template <int TURNED>
+template <Kind KIND>
 DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 stages, int half, int blocks,
                  int index) {
     int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
@@ -168,10 +187,10 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
             }
         }
         int wide = diagonal ? quarter + 1 : 4;
-        if (wide == 4) sum_up<32, TURNED>(sum, d, job, barriers, ring, stages, group, pending, result);
-        else if (wide == 3) sum_up<24, TURNED>(sum, d, job, barriers, ring, stages, group, pending, result);
-        else if (wide == 2) sum_up<16, TURNED>(sum, d, job, barriers, ring, stages, group, pending, result);
-        else sum_up<8, TURNED>(sum, d, job, barriers, ring, stages, group, pending, result);
+        if (wide == 4) sum_up<32, KIND>(sum, d, job, barriers, ring, stages, group, block, pending, result);
+        else if (wide == 3) sum_up<24, KIND>(sum, d, job, barriers, ring, stages, group, block, pending, result);
+        else if (wide == 2) sum_up<16, KIND>(sum, d, job, barriers, ring, stages, group, block, pending, result);
+        else sum_up<8, KIND>(sum, d, job, barriers, ring, stages, group, block, pending, result);
 
         float factor = job.by ? job.by[block.member] : 1.0f;
         if (job.power == 2) factor *= factor;
@@ -193,7 +212,7 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
         result.block = block;
         result.first = block.row * SIDE + quarter * 64;
         result.wide = wide;
-        result.mirrored = diagonal ? quarter : 4;
+        result.mirrored = diagonal ? quarter : job.half ? 0 : 4;
         pending = true;
     }
     if (pending) {
@@ -205,7 +224,7 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
     if (threadIdx.x % 128 == 0) wait_all_sends();
 }
 
-template <int TURNED>
+template <Kind KIND>
 DEVICE void product(const TensorMap &a, const TensorMap &b, const TensorMap &c, const TensorMap &d, const Job &job) {
     extern __shared__ u8 memory[];
     __shared__ Barriers barriers;
@@ -214,35 +233,36 @@ DEVICE void product(const TensorMap &a, const TensorMap &b, const TensorMap &c, 
     open_barriers(barriers);
     if (threadIdx.x < 128) {
         give_registers();
-        if (threadIdx.x == 0) feed<TURNED>(a, b, c, job, barriers, stages, half, blocks);
+        if (threadIdx.x == 0) feed<KIND>(a, b, c, job, barriers, stages, half, blocks);
     } else {
         take_registers();
-        work<TURNED>(d, job, barriers, stages, half, blocks, group_index());
+        work<KIND>(d, job, barriers, stages, half, blocks, group_index());
     }
     meet_cluster(); // neither leaves while the other may still tell it something
 }
 
-#define BODY(TURNED)                                                                                                   \
-    Job job = {rank, depth, members, back, alpha, beta, diagonal, by, power};                                                \
-    product<TURNED>(a, b, c, d, job)
+#define BODY(KIND)                                                                 \
+    Job job = {rank, depth, members, back, half, alpha, beta, diagonal, by, power}; \
+    product<KIND>(a, b, c, d, job)
 #else
-#define BODY(TURNED) __trap()
+#define BODY(KIND) __trap()
 #endif
 
-// D = by^power (alpha A B + beta C + diagonal I) for each of the members, all [rank, rank], A B and C symmetric. A and B^T
-// [rank, depth] lie in rows, or where they are turned A^T and B [depth, rank] do. 256 divides rank; by may be null, and
-// where beta is 0 C is not read, else alpha is not 0. `back`: from the last member to the first. Grid: an even number of
-// blocks, all of which run at once.
-#define KERNEL(NAME, TURNED)                                                                                            \
+// D = by^power (alpha A B + beta C + diagonal I) for each of the members, all [rank, rank], A B and C symmetric. The kernels
+// differ in how A and B lie (`Kind`), both [rank, rank] where they are symmetric. 256 divides rank; by may be null, and
+// where beta is 0 C is not read, else alpha is not 0. `back`: from the last member to the first. `half`: blocks above the
+// diagonal are not written. Grid: an even number of blocks, all of which run at once.
+#define KERNEL(NAME, KIND)                                                                                              \
     extern "C" __global__ void CLUSTER NAME(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,  \
                                             const __grid_constant__ TensorMap c, const __grid_constant__ TensorMap d,  \
-                                            int rank, int depth, int members, int back, float alpha, float beta,       \
-                                            float diagonal, const float *by, int power) {                              \
-        BODY(TURNED);                                                                                                  \
+                                            int rank, int depth, int members, int back, int half, float alpha,         \
+                                            float beta, float diagonal, const float *by, int power) {                  \
+        BODY(KIND);                                                                                                    \
     }
 
-KERNEL(symmetric, 0)
-KERNEL(symmetric_turned, 1)
+KERNEL(symmetric, IN_ROWS)
+KERNEL(symmetric_turned, TURNED)
+KERNEL(symmetric_of_halves, HALVES)
 
 // D = by^power (D + diagonal I) for each member, in place; where by is null the diagonal alone is touched. Grid (parts,
 // members).

@@ -17,13 +17,16 @@ const SIDE: usize = 256;
 /// takes first (4 to 9 % on an H100). No result depends on it.
 static BACK: AtomicBool = AtomicBool::new(false);
 
-/// What a symmetric product becomes: `by^power (.. + diagonal I)`.
+/// What a symmetric product becomes, `by^power (.. + diagonal I)`, and who reads it.
 #[derive(Clone, Copy, Default)]
 pub struct Finish<'a> {
     /// What is added to the diagonal.
     pub diagonal: f32,
     /// A factor of each member, f32 `[L]`, and its power, 1 or 2.
     pub by: Option<(&'a Tensor, i32)>,
+    /// Nobody reads the result but symmetric products: as a factor of two that both lie as they are, or as the summand, and
+    /// with an `alpha` that is not 0. What lies above the diagonal may then be left unwritten.
+    pub half: bool,
 }
 
 /// As [`affine`](super::affine), where the caller knows that `a b` and `c` are symmetric: `X X^T`, or products of powers
@@ -31,7 +34,8 @@ pub struct Finish<'a> {
 /// symmetric to the bit: all on the CPU, all but blocks of 64 on the diagonal by `symmetric.cu`, nothing by cuBLAS.
 ///
 /// In half precision powers of one matrix commute only up to rounding, and iterations can amplify what is lost where a
-/// half is taken for the whole: let `b`, which may be read as its transpose, be the factor that is symmetric.
+/// half is taken for the whole: let the factor that is symmetric to the bit be `b`. Of both, what lies above the diagonal
+/// may be read from below it.
 pub fn symmetric<'a>(
     d: &Tensor,
     alpha: f32,
@@ -100,9 +104,12 @@ fn blocks(
     finish: Finish,
 ) -> Result<()> {
     let (l, r, k) = a.shape();
-    // Factors that are transposed alike are square and symmetric, so that either may stand for its transpose. The kernel
-    // takes A and B^T by rows, or both by columns.
-    let kernel = if a.transposed && !b.transposed { "symmetric_turned" } else { "symmetric" };
+    // Factors that are transposed alike are square and symmetric, so that a half of each is enough.
+    let kernel = match (a.transposed, b.transposed) {
+        (false, true) => "symmetric",
+        (true, false) => "symmetric_turned",
+        _ => "symmetric_of_halves",
+    };
     let map = |t: &Tensor| {
         let (l, m, n) = dims(t);
         TensorMap::new(t.ptr(), [l, m, n])
@@ -113,7 +120,7 @@ fn blocks(
     };
     let (by, power) = finish.by.map_or((0, 1), |(by, power)| (by.ptr(), power));
     let back = usize::from(BACK.fetch_xor(true, Ordering::Relaxed));
-    let numbers = [r, k, l, back].map(|size| Arg::I32(size as i32));
+    let numbers = [r, k, l, back, usize::from(finish.half)].map(|size| Arg::I32(size as i32));
     let scalars = [alpha, beta, finish.diagonal].map(Arg::F32);
     let maps = [map(a.tensor)?, map(b.tensor)?, c, map(d)?].map(Arg::Map);
     let args = [&maps[..], &numbers, &scalars, &[Arg::Ptr(by), Arg::I32(power)]].concat();

@@ -126,7 +126,7 @@ impl Member {
                 linalg::symmetric(&self.r, 1.0, &z, &t, Some((a, &t)))?;
             }
             if i == 0 {
-                linalg::finish(&z, Finish { diagonal: a, by: None })?;
+                linalg::finish(&z, Finish { diagonal: a, ..Finish::default() })?;
                 std::mem::swap(&mut q, &mut z);
             }
         }
@@ -150,7 +150,7 @@ impl Iterate for Member {
 
     fn polish(&mut self) -> Result<()> {
         let q = self.room[0].clone();
-        linalg::finish(&self.r, Finish { diagonal: -1.0, by: None })?;
+        linalg::finish(&self.r, Finish { diagonal: -1.0, ..Finish::default() })?;
         linalg::symmetric(&q, 0.375, &self.r, &self.r, Some((-0.5, &self.r)))?;
         self.apply(&q, true)
     }

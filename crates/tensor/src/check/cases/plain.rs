@@ -50,8 +50,9 @@ pub fn matmul(sizes: [usize; 4], (ta, tb): (bool, bool), accumulate: bool) -> Ca
     )
 }
 
-/// `R = alpha X X^T`, or `X^T X` where `tall`, `P = by^2 (R R + beta R + I / 2)` and `P R + beta P`: `sizes` are batch, side
-/// of R and length of the sums.
+/// `R = alpha X X^T`, or `X^T X` where `tall`, `P = by^2 (R R + beta R + I / 2)`, `Q = P R + beta P` and
+/// `S = Q P + beta Q`, this also from such R, P and Q as may lack what lies above the diagonal. Sizes are batch, side of R
+/// and length of the sums.
 pub fn symmetric([batch, rank, depth]: [usize; 3], tall: bool) -> Case {
     const BETA: f32 = -0.5;
     let alpha = 1.0 / depth as f32;
@@ -60,33 +61,47 @@ pub fn symmetric([batch, rank, depth]: [usize; 3], tall: bool) -> Case {
         let [x, by] = given else { unreachable!("two inputs") };
         let factor = Factor::from(x);
         let (left, right) = if tall { (factor.t(), factor) } else { (factor, factor.t()) };
-        let room = || device.empty(&[batch, rank, rank], x.dtype());
-        let (r, p, q) = (room()?, room()?, room()?);
-        linalg::symmetric(&r, alpha, left, right, None)?;
-        let finish = Finish { diagonal: 0.5, by: Some((by, 2)) };
-        linalg::symmetric_finished(&p, 1.0, &r, &r, Some((BETA, &r)), finish)?;
-        linalg::symmetric(&q, 1.0, &p, &r, Some((BETA, &p)))?;
-        Ok(vec![r, p, q])
+        // What stays unwritten is what no product may read.
+        let nothing = device.from_slice(&vec![f32::NAN; batch * rank * rank], &[batch, rank, rank])?;
+        let chain = |half| -> Result<[Tensor; 4]> {
+            let room = || nothing.cast(x.dtype());
+            let [r, p, q, s] = [room()?, room()?, room()?, room()?];
+            let plain = Finish { half, ..Finish::default() };
+            let finish = Finish { diagonal: 0.5, by: Some((by, 2)), half };
+            linalg::symmetric_finished(&r, alpha, left, right, None, plain)?;
+            linalg::symmetric_finished(&p, 1.0, &r, &r, Some((BETA, &r)), finish)?;
+            linalg::symmetric_finished(&q, 1.0, &p, &r, Some((BETA, &p)), plain)?;
+            linalg::symmetric(&s, 1.0, &q, &p, Some((BETA, &q)))?;
+            Ok([r, p, q, s])
+        };
+        let [.., from_halves] = chain(true)?;
+        let [r, p, q, s] = chain(false)?;
+        Ok(vec![r, p, q, s, from_halves])
     };
     let reference = move |x: &[Vec<f64>]| {
-        let (sizes, all) = ([batch, rank, depth, rank], batch * rank * rank);
+        let all = batch * rank * rank;
+        let product = |a: &[f64], b: &[f64], plus: &[f64]| {
+            let mut c: Vec<f64> = plus.iter().map(|x| f64::from(BETA) * x).collect();
+            reference::matmul(&mut c, 1.0, (a, false), (b, false), [batch, rank, rank, rank]);
+            c
+        };
         let mut r = vec![0.0; all];
-        reference::matmul(&mut r, f64::from(alpha), (&x[0], tall), (&x[0], !tall), sizes);
-        let mut p: Vec<f64> = r.iter().map(|r| f64::from(BETA) * r).collect();
-        reference::matmul(&mut p, 1.0, (&r, false), (&r, false), [batch, rank, rank, rank]);
+        reference::matmul(&mut r, f64::from(alpha), (&x[0], tall), (&x[0], !tall), [batch, rank, depth, rank]);
+        let mut p = product(&r, &r, &r);
         for (i, p) in p.iter_mut().enumerate() {
             let (member, at) = (i / (rank * rank), i % (rank * rank));
             *p = (*p + if at.is_multiple_of(rank + 1) { 0.5 } else { 0.0 }) * x[1][member].powi(2);
         }
-        let mut q: Vec<f64> = p.iter().map(|p| f64::from(BETA) * p).collect();
-        reference::matmul(&mut q, 1.0, (&p, false), (&r, false), [batch, rank, rank, rank]);
-        vec![r, p, q]
+        let q = product(&p, &r, &p);
+        let s = product(&q, &p, &q);
+        vec![r, p, q, s.clone(), s]
     };
+    let compared = named(&["r", "p", "q", "s", "s from halves"]);
     Case::plain(
         "symmetric",
         format!("batch {batch} R{rank} K{depth}{}", if tall { " tall" } else { "" }),
         vec![Input::value("x", &shape), Input::vector("by", &[batch], 1.0, 0.3)],
-        Plain { run: Box::new(run), compared: named(&["r", "p", "q"]), reference: Box::new(reference) },
+        Plain { run: Box::new(run), compared, reference: Box::new(reference) },
     )
 }
 
