@@ -162,6 +162,15 @@ pub fn cases() -> Vec<Case> {
         ["ortho=newton-schulz", "ortho=gram", "ortho=gram coefficients=2,-1.5,0.5;1.5,-0.5,0"]
             .map(|settings| Case { large: true, ..case("muon", settings, rounded) }),
     );
+    // Tiles in one launch: all alike; cut off by edges, with scales of their own; with whole steps between.
+    cases.extend(
+        [
+            ("block-muon", "", rounded),
+            ("block-muon", "ortho=newton-schulz block_size=96", rounded),
+            ("block-periodic", "period=2 ortho=polar-express", rounded),
+        ]
+        .map(|(name, settings, bound)| Case { large: true, ..case(name, settings, bound) }),
+    );
     for (precision, rounding, clip) in [
         (Precision::Bf16, Rounding::Nearest, 0.0),
         (Precision::Bf16, Rounding::Stochastic, 0.0),

@@ -73,8 +73,15 @@ pub use settings::{Default, Key, Settings, Value};
 use tensor::cuda::Source;
 
 /// Kernel sources of this crate.
-pub const KERNELS: &[&Source] =
-    &[&kernels::SOURCE, &tiles::SOURCE, &quantile::SOURCE, &ortho::SOURCE, &noise::SOURCE, &spectrum::SOURCE];
+pub const KERNELS: &[&Source] = &[
+    &kernels::SOURCE,
+    &tiles::SOURCE,
+    &quantile::SOURCE,
+    &ortho::SOURCE,
+    &ortho::FUSED,
+    &noise::SOURCE,
+    &spectrum::SOURCE,
+];
 
 /// One optimizer.
 pub struct Row {

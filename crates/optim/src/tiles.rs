@@ -64,6 +64,17 @@ impl Lattice {
             .collect()
     }
 
+    /// Whether the rows of its tiles begin and end at multiples of 8 elements of the bank.
+    pub fn in_eights(&self) -> bool {
+        [self.whole[1], self.column, self.width].iter().all(|size| size.is_multiple_of(8))
+    }
+
+    /// As kernels are told of it.
+    pub fn numbers(&self) -> [i32; 8] {
+        let Lattice { whole: [m, n], row, column, height, width, down, across } = *self;
+        [m, n, row, column, height, width, down, across].map(|x| x as i32)
+    }
+
     /// Whether its only tile is the whole matrix.
     pub fn is_whole(&self) -> bool {
         self.whole == [self.height, self.width]
@@ -132,8 +143,7 @@ impl Lattice {
                 Ok(())
             }
             Device::Cuda(gpu) => {
-                let numbers = [m, n, row, column, height, width, down, across];
-                let numbers = numbers.map(|x| Arg::I32(x as i32));
+                let numbers = self.numbers().map(Arg::I32);
                 let pointers = [Arg::Ptr(bank.ptr()), Arg::Ptr(tiles.ptr())];
                 let mut args = [&pointers[..], &numbers[..]].concat();
                 let kernel = match direction {

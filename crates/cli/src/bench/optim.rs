@@ -135,11 +135,13 @@ pub fn run(args: &OptimArgs) -> anyhow::Result<()> {
 }
 
 /// Whole steps that are timed: optimizers with keys.
-const STEPS: [(&str, &[(&str, &str)]); 5] = [
+const STEPS: [(&str, &[(&str, &str)]); 7] = [
     ("adamw", &[]),
     ("muon", &[("ortho", "newton-schulz")]),
     ("muon", &[("ortho", "gram")]),
     ("muon", &[("ortho", "polar")]),
+    ("block-muon", &[("ortho", "jordan-bf16")]),
+    ("block-muon", &[("ortho", "newton-schulz")]),
     ("nolah", &[("ortho", "polar")]),
 ];
 

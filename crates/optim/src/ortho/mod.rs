@@ -16,6 +16,7 @@
 
 mod coefficients;
 mod fixed;
+mod fused;
 mod gram;
 mod kernels;
 pub mod measure;
@@ -27,6 +28,7 @@ use tensor::{DType, Tensor};
 
 use crate::error::{Error, Result};
 pub use coefficients::{Coefficients, SETS};
+pub(crate) use fused::SOURCE as FUSED;
 pub(crate) use kernels::{SOURCE, Start, bf16, normalized};
 pub use measure::error;
 

@@ -3,8 +3,8 @@
 use tensor::params::Bank;
 use tensor::{DType, Device, Tensor};
 
-use super::MatrixRule;
 use super::noise::{Drawn, Place};
+use super::{Blocks, MatrixRule};
 use crate::diagnostics::{Findings, Watch, in_f32};
 use crate::error::Result;
 use crate::kernels::{self, Compose};
@@ -36,11 +36,8 @@ impl Rule for MatrixRule {
 
     fn step(&mut self, step: &Step, findings: &mut Findings) -> Result<()> {
         let Bank { weight, out_axis, shape, .. } = step.bank;
-        let update = if let Some(start) = self.in_one_pass(step)? {
-            let update = self.ortho.continued(start)?;
-            findings.factor(&update, 0)?;
-            let factor = self.shape_factor(shape[0], shape[1], *out_axis);
-            Update { tensor: update, factor }
+        let update = if let Some(update) = self.in_one_pass(step, findings)? {
+            update
         } else {
             let buffer = in_f32(&self.buffer)?;
             let update = self.by_stages(&buffer, step, findings)?;
@@ -83,22 +80,61 @@ impl MatrixRule {
         }
     }
 
-    /// Momentum and the start of the orthogonaliser in one pass over the bank: where nothing else looks at the
-    /// momentum, on a GPU.
-    fn in_one_pass(&self, step: &Step) -> Result<Option<Start>> {
-        let plan = &self.plan;
-        let whole = matches!(&self.units[..], [unit] if unit.is_whole()) && !self.in_tiles(step.number);
-        let (Device::Cuda(gpu), Some(dtype), true, None, None) =
-            (self.buffer.device(), self.ortho.start_type(), whole, &plan.momentum_scale, &plan.noise)
+    /// The update where momentum and the start of the orthogonaliser are one pass over the bank: where nothing else looks
+    /// at the momentum, on a GPU.
+    fn in_one_pass(&self, step: &Step, findings: &mut Findings) -> Result<Option<Update>> {
+        let (plan, out_axis) = (&self.plan, step.bank.out_axis);
+        let [m, n] = [0, 1].map(|axis| step.bank.shape[axis]);
+        let whole = matches!(&self.units[..], [unit] if unit.is_whole());
+        let (Device::Cuda(gpu), true, None, None) =
+            (self.buffer.device(), whole, &plan.momentum_scale, &plan.noise)
         else {
             return Ok(None);
         };
+        let blocks = plan.blocks.as_ref().filter(|_| self.in_tiles(step.number));
+        let tiles = blocks.map_or(vec![], |blocks| Lattice::blocks(m, n, blocks.size));
+        let fused = self.ortho.fused(gpu, &tiles);
+        let dtype = match blocks {
+            Some(_) => fused.as_ref().map(|_| DType::BF16),
+            None => self.ortho.start_type(),
+        };
+        let Some(dtype) = dtype else { return Ok(None) };
         let nesterov = plan.nesterov.then_some((plan.momentum, plan.gradient_weight));
         let how = Compose { nesterov, gate: plan.gate, self_gate: plan.self_gate };
         let weights = (plan.momentum, plan.gradient_weight);
         let (buffer, grad) = ((&self.buffer, step.streams), &step.bank.grad);
         let (x, sums) = kernels::momentum_taken(gpu, buffer, grad, weights, how, dtype)?;
-        Ok(Some(Start::new(gpu, x, &sums)?))
+        if let (Some(blocks), Some(fused)) = (blocks, fused) {
+            let factors = fused.factors(gpu, &x, &tiles)?;
+            return self.scaled((blocks, &tiles), factors, step, findings).map(Some);
+        }
+        let update = self.ortho.continued(Start::new(gpu, x, &sums)?)?;
+        findings.factor(&update, 0)?;
+        Ok(Some(Update { tensor: update, factor: self.shape_factor(m, n, out_axis) }))
+    }
+
+    /// The factors of tiles, in their places, with their shape scale.
+    fn scaled(
+        &self,
+        (blocks, tiles): (&Blocks, &[Lattice]),
+        factors: Tensor,
+        step: &Step,
+        findings: &mut Findings,
+    ) -> Result<Update> {
+        let Bank { shape, out_axis, .. } = step.bank;
+        let scale = |tiles| self.tile_factor(blocks, tiles, [shape[0], shape[1]], *out_axis);
+        if step.watch == Watch::Full {
+            tiles.iter().try_for_each(|tiles| findings.factor(&tiles.gather(&factors)?, 0))?;
+        }
+        let scales: Vec<f32> = tiles.iter().map(scale).collect();
+        if scales.iter().all(|scale| scale.to_bits() == scales[0].to_bits()) {
+            return Ok(Update { tensor: factors, factor: scales[0] });
+        }
+        let whole = factors.device().empty(factors.shape(), DType::F32)?;
+        for (tiles, scale) in tiles.iter().zip(scales) {
+            tiles.scatter(&tiles.gather(&factors)?, &whole, scale)?;
+        }
+        Ok(Update { tensor: whole, factor: 1.0 })
     }
 
     /// The same update stage by stage, with all that a plan may have, on the momentum in f32.
@@ -114,6 +150,12 @@ impl MatrixRule {
 
     fn shape_factor(&self, m: usize, n: usize, out_axis: usize) -> f32 {
         if out_axis == 0 { self.plan.scale.of(m, n) } else { self.plan.scale.of(n, m) }
+    }
+
+    /// The shape scale of tiles of matrices of a shape.
+    fn tile_factor(&self, blocks: &Blocks, tiles: &Lattice, [m, n]: [usize; 2], out_axis: usize) -> f32 {
+        let [m, n] = if blocks.scale_by_tile { [tiles.height, tiles.width] } else { [m, n] };
+        self.shape_factor(m, n, out_axis)
     }
 
     /// From the momentum to the orthogonalised update of the whole bank.
@@ -206,13 +248,15 @@ impl MatrixRule {
         findings: &mut Findings,
     ) -> Result<Update> {
         let [_, m, n] = *x.shape() else { panic!("{x:?} is no bank of matrices") };
-        let scale = |m: usize, n: usize| self.shape_factor(m, n, out_axis);
         let Some(blocks) = self.plan.blocks.as_ref().filter(|_| self.in_tiles(number)) else {
-            return Ok(Update { tensor: self.polar(x, findings)?, factor: scale(m, n) });
+            return Ok(Update {
+                tensor: self.polar(x, findings)?,
+                factor: self.shape_factor(m, n, out_axis),
+            });
         };
         let out = x.device().empty(x.shape(), DType::F32)?;
         for tiles in Lattice::blocks(m, n, blocks.size) {
-            let factor = if blocks.scale_by_tile { scale(tiles.height, tiles.width) } else { scale(m, n) };
+            let factor = self.tile_factor(blocks, &tiles, [m, n], out_axis);
             let update = self.polar(&tiles.gather(x)?, findings)?;
             if tiles.is_whole() {
                 return Ok(Update { tensor: update, factor });

@@ -41,6 +41,8 @@ pub enum Arg {
     U64(u64),
     /// 128 bytes, by `const __grid_constant__`.
     Map(TensorMap),
+    /// As many in one, by `const __grid_constant__`.
+    Floats([f32; 32]),
 }
 
 impl Arg {
@@ -52,6 +54,10 @@ impl Arg {
             Arg::I32(value) => u64::from(value as u32),
             Arg::F32(value) => u64::from(value.to_bits()),
             Arg::Map(map) => return map.words,
+            Arg::Floats(values) => {
+                let word = |i: usize| u64::from(values[i].to_bits());
+                return std::array::from_fn(|i| word(2 * i) | word(2 * i + 1) << 32);
+            }
         };
         let mut words = [0; 16];
         words[0] = first;
@@ -71,7 +77,7 @@ impl Arg {
         match self {
             Arg::Ptr(_) | Arg::Span(..) | Arg::I64(_) | Arg::U64(_) => 8,
             Arg::I32(_) | Arg::F32(_) => 4,
-            Arg::Map(_) => 128,
+            Arg::Map(_) | Arg::Floats(_) => 128,
         }
     }
 }

@@ -53,6 +53,18 @@ template <int N, int A_TURNED = 0, int B_TURNED = 0, int M> DEVICE void multiply
                 SUMS(c, 16), SUMS(c, 24));
 }
 
+// C [64, 128] = (keep ? C : 0) + A [64, 16] B [16, 128], A in registers, B in shared memory as above.
+template <int B_TURNED> DEVICE void multiply_kept(float (&c)[16][4], const u32 (&a)[4], u64 b, int keep) {
+    asm volatile("{\n"
+                 ".reg .pred keep;\n"
+                 "setp.ne.b32 keep, %69, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NAMES_0 NAMES_1 "}, {%64, %65, %66, %67}, "
+                 "%68, keep, 1, 1, %70;\n"
+                 "}"
+                 : SUMS(c, 0), SUMS(c, 8)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep), "n"(B_TURNED));
+}
+
 // C [64, 64] += A [64, 16] B [16, 64], both in shared memory with the sum along their columns.
 DEVICE void multiply_turned(float (&c)[8][4], u64 a, u64 b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "

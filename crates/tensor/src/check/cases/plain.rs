@@ -86,7 +86,13 @@ pub fn symmetric([batch, rank, depth]: [usize; 3], tall: bool) -> Case {
             c
         };
         let mut r = vec![0.0; all];
-        reference::matmul(&mut r, f64::from(alpha), (&x[0], tall), (&x[0], !tall), [batch, rank, depth, rank]);
+        reference::matmul(
+            &mut r,
+            f64::from(alpha),
+            (&x[0], tall),
+            (&x[0], !tall),
+            [batch, rank, depth, rank],
+        );
         let mut p = product(&r, &r, &r);
         for (i, p) in p.iter_mut().enumerate() {
             let (member, at) = (i / (rank * rank), i % (rank * rank));
