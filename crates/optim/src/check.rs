@@ -162,10 +162,13 @@ pub fn cases() -> Vec<Case> {
         ["ortho=newton-schulz", "ortho=gram", "ortho=gram coefficients=2,-1.5,0.5;1.5,-0.5,0"]
             .map(|settings| Case { large: true, ..case("muon", settings, rounded) }),
     );
-    // Tiles in one launch: all alike; cut off by edges, with scales of their own; with whole steps between.
+    // Tiles in one launch: all alike; cut off by edges, with scales of their own, once as published; with whole steps between.
+    // Those of 96 by batched products, since some are tall.
     cases.extend(
         [
             ("block-muon", "", rounded),
+            ("block-muon", "ortho=newton-schulz block_size=80 scale=spectral", rounded),
+            ("block-muon", "block_size=80", rounded),
             ("block-muon", "ortho=newton-schulz block_size=96", rounded),
             ("block-periodic", "period=2 ortho=polar-express", rounded),
         ]

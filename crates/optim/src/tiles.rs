@@ -1,5 +1,6 @@
 //! Regular lattices of equal tiles in the matrices of a bank: the segments and heads of fused weights, and the blocks
-//! of block Muon. Tiles of one lattice are gathered into a bank of their own and scattered back.
+//! of block Muon. Tiles of one lattice are gathered into a bank of their own and scattered back,
+//! or, where `ortho/fused.rs` takes them, worked on where they are.
 
 use rayon::prelude::*;
 use tensor::cuda::{Arg, Source};

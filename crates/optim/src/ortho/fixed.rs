@@ -67,7 +67,7 @@ impl Bank {
         Ok(self.x.device().empty(&[l, m.min(n), m.min(n)], self.x.dtype())?)
     }
 
-    /// `gram = X X^T`, or `X^T X` where X is tall; for polynomials and [`Bank::symmetric`] alone.
+    /// `gram = X X^T`, or `X^T X` where X is tall. Only polynomials and [`Bank::symmetric`] may read it.
     pub(super) fn gram(&self, gram: &Tensor) -> Result<()> {
         let x = Factor::from(&self.x);
         let (left, right) = if self.wide { (x, x.t()) } else { (x.t(), x) };
@@ -93,7 +93,7 @@ impl Bank {
         Ok(())
     }
 
-    /// `d = a b`, symmetric but for rounding; for polynomials and this alone.
+    /// `d = a b`, symmetric but for rounding. Only polynomials and this may read it.
     pub(super) fn symmetric(&self, d: &Tensor, a: &Tensor, b: &Tensor) -> Result<()> {
         let finish = Finish { half: self.half, ..Finish::default() };
         linalg::symmetric_finished(d, 1.0, a, b, None, finish)?;

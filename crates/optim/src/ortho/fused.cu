@@ -1,6 +1,7 @@
 // Odd quintics on matrices of at most 128 x 128, tiles of larger ones, in one pass on an H100: a block has a tile in shared
-// memory and registers from its entries to the result of the last step. Two groups of four warps have 64 rows each; what a
-// product leaves is a left factor of the next as it is (warpgroup.cuh). Smaller tiles are filled up with zeros, which stay.
+// memory and registers from its entries to the result of the last step. Two groups of four warps have 64 rows each; what the
+// first two products of a step leave is the left factor of the next as it is (warpgroup.cuh). Smaller tiles are filled up
+// with zeros, which stay.
 #ifdef ELEM_BF16
 #include "warpgroup.cuh"
 
@@ -186,7 +187,7 @@ DEVICE void iterate(bf16 *to, const bf16 *from, const Lattice &lattice, const Qu
             }
         }
         put(next, own, left);
-        __syncthreads(); // the new x is there for all, and no one reads A any more
+        __syncthreads(); // the new x is there for all, and no one reads A or the old x any more
         u32 old = x;
         x = next, next = old;
     }

@@ -1,4 +1,8 @@
-//! Tiles of at most 128 x 128 on an H100: all steps in one launch of `fused.cu`, from the matrices that they are cut out of.
+//! Tiles of at most 128 x 128 on an H100: all steps in one launch of `fused.cu` for each lattice, from the matrices that
+//! they are cut out of.
+//!
+//! Every method iterates on `X X^T` here, gram too, on which nothing is to be saved. Tall tiles are left to batched
+//! products, which iterate on `X^T X`.
 
 use tensor::cuda::{Arg, Gpu, Source};
 use tensor::{DType, Tensor};
@@ -32,8 +36,8 @@ impl Ortho {
             Method::JordanBf16(steps) => (steps.clone(), "fused_quintics_published"),
             Method::Svd { .. } | Method::Polar => return None,
         };
-        let fits = |tiles: &Lattice| tiles.height.max(tiles.width) <= SIDE && tiles.in_eights();
-        let large = lattices.iter().any(|tiles| tiles.height.max(tiles.width) >= LEAST);
+        let fits = |tiles: &Lattice| tiles.height <= tiles.width && tiles.width <= SIDE && tiles.in_eights();
+        let large = lattices.iter().any(|tiles| tiles.width >= LEAST);
         let takes = gpu.is_hopper()
             && self.dtype == DType::BF16
             && steps.len() <= MOST

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `fixed` rounds once for each line, as `torch.optim.Muon` does; the two differ by some 3 % of an update. This one is there
-//! to reproduce what was published, at the price of more passes.
+//! to reproduce what was published, at the price of more passes (but on tiles that `fused` takes).
 
 use rayon::prelude::*;
 use tensor::cuda::Arg;

@@ -80,8 +80,8 @@ impl MatrixRule {
         }
     }
 
-    /// The update where momentum and the start of the orthogonaliser are one pass over the bank: where nothing else looks
-    /// at the momentum, on a GPU.
+    /// The update where one pass over the bank makes the momentum and what the orthogonaliser begins with: where nothing
+    /// else looks at the momentum, on a GPU.
     fn in_one_pass(&self, step: &Step, findings: &mut Findings) -> Result<Option<Update>> {
         let (plan, out_axis) = (&self.plan, step.bank.out_axis);
         let [m, n] = [0, 1].map(|axis| step.bank.shape[axis]);
@@ -91,20 +91,25 @@ impl MatrixRule {
         else {
             return Ok(None);
         };
-        let blocks = plan.blocks.as_ref().filter(|_| self.in_tiles(step.number));
-        let tiles = blocks.map_or(vec![], |blocks| Lattice::blocks(m, n, blocks.size));
-        let fused = self.ortho.fused(gpu, &tiles);
-        let dtype = match blocks {
-            Some(_) => fused.as_ref().map(|_| DType::BF16),
-            None => self.ortho.start_type(),
+        let tiled = match plan.blocks.as_ref().filter(|_| self.in_tiles(step.number)) {
+            None => None,
+            Some(blocks) => {
+                let tiles = Lattice::blocks(m, n, blocks.size);
+                // Neurons would be divided before the scales of tiles.
+                match self.ortho.fused(gpu, &tiles).filter(|_| plan.neurons.is_none()) {
+                    None => return Ok(None),
+                    Some(fused) => Some((blocks, tiles, fused)),
+                }
+            }
         };
+        let dtype = if tiled.is_some() { Some(DType::BF16) } else { self.ortho.start_type() };
         let Some(dtype) = dtype else { return Ok(None) };
         let nesterov = plan.nesterov.then_some((plan.momentum, plan.gradient_weight));
         let how = Compose { nesterov, gate: plan.gate, self_gate: plan.self_gate };
         let weights = (plan.momentum, plan.gradient_weight);
         let (buffer, grad) = ((&self.buffer, step.streams), &step.bank.grad);
         let (x, sums) = kernels::momentum_taken(gpu, buffer, grad, weights, how, dtype)?;
-        if let (Some(blocks), Some(fused)) = (blocks, fused) {
+        if let Some((blocks, tiles, fused)) = tiled {
             let factors = fused.factors(gpu, &x, &tiles)?;
             return self.scaled((blocks, &tiles), factors, step, findings).map(Some);
         }
@@ -124,7 +129,8 @@ impl MatrixRule {
         let Bank { shape, out_axis, .. } = step.bank;
         let scale = |tiles| self.tile_factor(blocks, tiles, [shape[0], shape[1]], *out_axis);
         if step.watch == Watch::Full {
-            tiles.iter().try_for_each(|tiles| findings.factor(&tiles.gather(&factors)?, 0))?;
+            let first = factors.range(0, 1);
+            tiles.iter().try_for_each(|tiles| findings.factor(&tiles.gather(&first)?, 0))?;
         }
         let scales: Vec<f32> = tiles.iter().map(scale).collect();
         if scales.iter().all(|scale| scale.to_bits() == scales[0].to_bits()) {

@@ -41,7 +41,7 @@ pub enum Arg {
     U64(u64),
     /// 128 bytes, by `const __grid_constant__`.
     Map(TensorMap),
-    /// As many in one, by `const __grid_constant__`.
+    /// 32 floats in one struct, likewise.
     Floats([f32; 32]),
 }
 

@@ -1,5 +1,5 @@
 // Symmetric products of batches of bf16 matrices on the tensor cores of an H100: blocks of 256 x 256 on and below the
-// diagonal are computed, those above are their mirror images. Pairs of multiprocessors (clusters.cuh) take one block after
+// diagonal are computed, those above, where they are written, are their mirror images. Pairs of multiprocessors (clusters.cuh) take one block after
 // the other, so that pieces of the next are on their way, and multiplied, while results leave. Of a block's rows one of the
 // pair has the first and the last quarter, the other the two between, so that both leave out as much of a block on the
 // diagonal: each quarter stops at its own 64 columns there.

@@ -24,14 +24,15 @@ pub struct Finish<'a> {
     pub diagonal: f32,
     /// A factor of each member, f32 `[L]`, and its power, 1 or 2.
     pub by: Option<(&'a Tensor, i32)>,
-    /// Nobody reads the result but symmetric products: as a factor of two that both lie as they are, or as the summand, and
-    /// with an `alpha` that is not 0. What lies above the diagonal may then be left unwritten.
+    /// Nobody reads the result but symmetric products of its shape and type: as one of two factors, neither transposed, or as
+    /// the summand, and with an `alpha` that is not 0. What lies above the diagonal may then be left unwritten.
     pub half: bool,
 }
 
 /// As [`affine`](super::affine), where the caller knows that `a b` and `c` are symmetric: `X X^T`, or products of powers
 /// of one symmetric matrix. Without `c`, `d = alpha a b`. What is computed once for both sides of the diagonal is
-/// symmetric to the bit: all on the CPU, all but blocks of 64 on the diagonal by `symmetric.cu`, nothing by cuBLAS.
+/// symmetric to the bit: all on the CPU, all but blocks of 64 on the diagonal by `symmetric.cu` (unless only half of it is
+/// written, see [`Finish::half`]), nothing by cuBLAS.
 ///
 /// In half precision powers of one matrix commute only up to rounding, and iterations can amplify what is lost where a
 /// half is taken for the whole: let the factor that is symmetric to the bit be `b`. Of both, what lies above the diagonal
@@ -88,6 +89,7 @@ fn suits(gpu: &Gpu, d: &Tensor, alpha: f32, a: Factor, b: Factor, summand: Optio
         && (alpha != 0.0 || summand.is_none())
         && r.is_multiple_of(SIDE)
         && (k.is_multiple_of(8) || a.transposed && !b.transposed)
+        && (k == r || a.transposed != b.transposed)
         && (1..1 << 20).contains(&k)
         && l * blocks * (blocks + 1) < 1 << 31
         && tensors.into_iter().flatten().all(|t| t.dtype() == DType::BF16 && t.ptr().is_multiple_of(16))
