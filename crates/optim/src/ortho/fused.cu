@@ -54,8 +54,6 @@ DEVICE void put(u32 matrix, int first, const Left &x) {
 
 // Columns 16 k + 8 (i / 2) and on of rows lane / 4 + 8 (i % 2).
 DEVICE float *sums_of(float (&sum)[16][4], int k, int i) { return sum[2 * k + i / 2] + i % 2 * 2; }
-DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
-DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 DEVICE float rounded(float x) { return low(round_bf16x2(x, 0.0f)); }
 
 // Divides the tile by its norm, rounded, as torch.optim.Muon does. Its largest entry comes to 1 to 4 before that, so that
@@ -138,10 +136,7 @@ DEVICE void iterate(bf16 *to, const bf16 *from, const Lattice &lattice, const Qu
         float sum[16][4];
         Left left;
         square(sum, x, first);
-#pragma unroll
-        for (int k = 0; k < PAIRS; k++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) left[k][i] = round_bf16x2(sums_of(sum, k, i)[0], sums_of(sum, k, i)[1]);
+        as_left(left, sum);
         put(a, own, left);
         __syncthreads(); // A is there for all
         if (PUBLISHED) {

@@ -52,6 +52,10 @@ DEVICE u32 round_bf16x2(float low, float high) {
 #endif
 }
 
+// The numbers of a pair.
+DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+
 // store_as<T>(x): x as a T. store(x): x as an elem.
 template <typename T> DEVICE T store_as(float x);
 template <> __device__ __forceinline__ float store_as<float>(float x) { return x; }
@@ -79,8 +83,8 @@ DEVICE void load_vec(const bf16 *p, float (&x)[8]) {
     u32 pairs[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        x[2 * i] = __uint_as_float(pairs[i] << 16);
-        x[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+        x[2 * i] = low(pairs[i]);
+        x[2 * i + 1] = high(pairs[i]);
     }
 }
 

@@ -113,6 +113,15 @@ template <int N> DEVICE void settle(u32 (&a)[N][4]) {
         for (int i = 0; i < 4; i++) asm volatile("" : "+r"(a[n][i])::"memory");
 }
 
+// C [64, 128], rounded, as left factors of products along its columns, 16 of them each.
+DEVICE void as_left(u32 (&a)[8][4], const float (&c)[16][4]) {
+#pragma unroll
+    for (int k = 0; k < 8; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            a[k][i] = round_bf16x2(c[2 * k + i / 2][i % 2 * 2], c[2 * k + i / 2][i % 2 * 2 + 1]);
+}
+
 // Four matrices [8, 8], or their transposes, to rows of 16 bytes; a lane gives the address of a row of one.
 template <bool TRANSPOSED> DEVICE void store_matrices(u32 address, const u32 *x) {
     if constexpr (TRANSPOSED)

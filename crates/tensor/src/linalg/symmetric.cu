@@ -179,8 +179,8 @@ DEVICE void work(const TensorMap &d, const Job &job, Barriers &barriers, u32 sta
                     u32 pair, place = from + g / 8 * BOX + h * 8 * 128 + ((g % 8 ^ lane / 4) << 4);
                     asm volatile("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(place));
                     float *to = sum[part * 16 + g] + 2 * h;
-                    to[0] = ratio * __uint_as_float(pair << 16);
-                    to[1] = ratio * __uint_as_float(pair & 0xffff0000u);
+                    to[0] = ratio * low(pair);
+                    to[1] = ratio * high(pair);
                 }
                 meet_group(index); // until all of it have read
                 release(barriers, ring.stage);

@@ -89,9 +89,6 @@ DEVICE float sigmoid_fast(float x) {
     return y;
 }
 
-DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
-DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-
 // Where this lane's row of four matrices of 8 x 8 lies in a box: the upper and lower rows of columns 8 i, and of the next
 // eight.
 DEVICE u32 place_of(const Group &group, int i) {

@@ -23,19 +23,6 @@ DEVICE int part_at(int i, int group) { return AT_PARTS + (2 * i - 2 + group) * B
 // Where there is no part of dQ before the tile is done.
 DEVICE int output_at(int i) { return part_at(i == 0 ? 2 : i, 0); }
 
-// The numbers of a pair.
-DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
-DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-
-// C as left factors of products along its columns.
-DEVICE void as_left(u32 (&a)[8][4], const float (&c)[16][4]) {
-#pragma unroll
-    for (int k = 0; k < 8; k++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            a[k][i] = round_bf16x2(c[2 * k + i / 2][i % 2 * 2], c[2 * k + i / 2][i % 2 * 2 + 1]);
-}
-
 DEVICE void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 // The four warps of a group meet.

@@ -88,8 +88,6 @@ DEVICE u32 read_word(u32 from) {
 }
 DEVICE void write_word(u32 to, u32 x) { asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory"); }
 
-DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
-DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
 DEVICE u32 scale_pair(u32 pair, float of_low, float of_high) {
     return round_bf16x2(low(pair) * of_low, high(pair) * of_high);
 }
